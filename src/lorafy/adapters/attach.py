@@ -1,0 +1,61 @@
+"""Makes a base model trainable by the chosen method, and holds what must be true of the result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.pytorch_utils import Conv1D
+
+from ..config.schema import AdapterSection
+from ..contracts import load_plugin
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """`total` counts the model as it is trained: base, adapter and head."""
+
+    trainable: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        return self.trainable / self.total
+
+
+def attach(model: Any, config: AdapterSection, head: Sequence[str], base_name: str, seed: int) -> Any:
+    """The model to train. The start values of LoRA's A depend on the seed alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = load_plugin("adapters", config.method).attach(model, config, head, base_name)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.dtype == torch.float32, f"trainable parameter {name} is {parameter.dtype}"
+    return model
+
+
+def hold_frozen_weights(model: Any, dtype: torch.dtype) -> None:
+    """Casts frozen linear weights to the products' dtype once; autocast would do it on every forward.
+
+    Embeddings, norms and everything trainable stay float32, as under autocast.
+    """
+    if dtype == torch.float32:
+        return
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear | Conv1D):
+            for parameter in module.parameters(recurse=False):
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.to(dtype)
+
+
+def count_parameters(model: Any) -> ParameterCount:
+    """Leaves out peft's frozen copy of the head, which its trained copy replaces."""
+    trainable = total = 0
+    for name, parameter in model.named_parameters():
+        if ".original_module." in name:
+            continue
+        total += parameter.numel()
+        trainable += parameter.numel() if parameter.requires_grad else 0
+    return ParameterCount(trainable, total)

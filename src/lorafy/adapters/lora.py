@@ -1,0 +1,31 @@
+"""LoRA (Hu et al. 2021, section 4.1) through peft: W x + (alpha / r) B A x, A random, B zero, W frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from peft import LoraConfig, TaskType, get_peft_model
+
+from ..config.schema import AdapterSection
+from .files import quiet_peft
+from .targets import find_targets, shortest_names
+
+
+def attach(model: Any, config: AdapterSection, head: Sequence[str], base_name: str) -> Any:
+    """Wraps the target layers. Trained are A, B and the whole head; biases stay frozen."""
+    targets = find_targets(model, config.target_modules, head)
+    # peft copies each head module (modules_to_save) and freezes the rest.
+    peft_config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=config.r,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft computes with any number
+        lora_dropout=config.dropout,
+        target_modules=shortest_names(model, targets),
+        modules_to_save=list(head),
+        bias="none",
+    )
+    with quiet_peft():
+        peft_model = get_peft_model(model, peft_config)
+    peft_model.peft_config["default"].base_model_name_or_path = base_name
+    return peft_model

@@ -1,0 +1,70 @@
+"""What a verb says before the work: the data, what pre-flight found, the model, what LoRA is put on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from .assemble import BuiltModel, Prepared
+from .environment import processor_name
+from .models.precision import Precision
+from .run_directory import RunDirectory
+from .types import Finding
+
+SHOWN_LABELS = 6
+STYLES = {"note": "dim", "warning": "yellow"}
+
+
+def announce_run(
+    console: Console, run: RunDirectory, prepared: Prepared, built: BuiltModel, precision: Precision
+) -> None:
+    console.print(f"[bold]Run[/] {run.path}", highlight=False, soft_wrap=True)
+    announce_data(console, prepared)
+    announce_model(console, built, precision)
+
+
+def announce_data(console: Console, prepared: Prepared) -> None:
+    table = Table("data", "rows", "labels", "tokens: median", "longest", box=None, header_style="bold")
+    report = prepared.report()
+    for name, split in report["splits"].items():
+        labels = ", ".join(f"{label} {count:,}" for label, count in list(split["labels"].items())[:SHOWN_LABELS])
+        more = ", ..." if len(split["labels"]) > SHOWN_LABELS else ""
+        tokens = report["tokens"][name]
+        table.add_row(name, f"{split['rows']:,}", labels + more, str(tokens["median"]), str(tokens["longest"]))
+    console.print(table)
+    announce_findings(console, prepared.findings)
+
+
+def announce_findings(console: Console, findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        fix = f" ({finding.fix})" if finding.fix else ""
+        console.print(
+            f"{finding.level}: {finding.message}{fix}",
+            style=STYLES[finding.level],
+            highlight=False,
+            markup=False,
+        )
+
+
+def announce_model(console: Console, built: BuiltModel, precision: Precision) -> None:
+    if built.targets:
+        table = Table("LoRA on", "layers", "kind", "inputs -> outputs", box=None, header_style="bold")
+        for group in built.targets:
+            shape = f"{group.in_features:,} -> {group.out_features:,}"
+            table.add_row(group.name, str(group.count), group.kind, shape)
+        console.print(table)
+    count = built.parameters
+    console.print(f"Trainable: {count.trainable:,} of {count.total:,} parameters ({count.share:.2%}).", highlight=False)
+    if built.base.new_parameters:
+        names = ", ".join(built.base.head)
+        message = f"The head ({names}) is new: {built.base.new_parameters:,} values start at random and are trained."
+        console.print(message, highlight=False)
+    on_cpu = precision.device.type == "cpu"
+    threads = f", {torch.get_num_threads()} threads" if on_cpu else ""
+    name = processor_name() if on_cpu else torch.cuda.get_device_name() if torch.cuda.is_available() else "GPU"
+    console.print(f"Computing in {precision.name} on {name}{threads}.", highlight=False)
+    if precision.note:
+        console.print(precision.note, style="yellow", highlight=False)

@@ -1,0 +1,51 @@
+"""The command line: one small file a verb. A verb parses, calls the API, prints, and returns.
+
+Heavy imports stand inside the verbs, so that `lorafy --help` imports no torch.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from ..types import Interrupted, UserError
+from .compare import compare
+from .config import config
+from .demo import demo
+from .doctor import doctor
+from .evaluate import evaluate
+from .merge import merge
+from .plan import plan
+from .predict import predict
+from .prepare import prepare
+from .train import train
+from .verify import verify
+
+app = typer.Typer(
+    name="lorafy",
+    help="LoRA fine-tuning that is never silently wrong. Start with: lorafy demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (demo, doctor, prepare, plan, train, evaluate, predict, compare, merge, verify, config):
+    app.command()(verb)
+
+
+def main() -> None:
+    """Exit codes: 0 done, 2 the user's mistake, 130 and 143 stopped by a signal, 1 (with a traceback) ours."""
+    for stream in (sys.stdout, sys.stderr):
+        # Windows' consoles may be gbk or cp1252; a pipe there is too.
+        stream.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
+    try:
+        app()
+    except UserError as error:
+        count = len(error.problems)
+        typer.secho(f"{count} problem{'s' if count > 1 else ''}:", fg=typer.colors.RED, bold=True, err=True)
+        for problem in error.problems:
+            typer.echo(f"  {problem}", err=True)
+        sys.exit(2)
+    except Interrupted as stop:
+        typer.echo(str(stop), err=True)
+        sys.exit(128 + stop.signal_number)

@@ -1,0 +1,45 @@
+"""lorafy config"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .arguments import AsJson, Overrides, Recipe, messages, print_json
+
+
+def config(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Show the recipe with every default filled in, and what each key means."""
+    from rich.table import Table
+
+    from ..config import config_tree, load_config
+    from ..config.schema import RunConfig
+    from ..run_directory import RunDirectory
+
+    path = RunDirectory(recipe).config if recipe.is_dir() else recipe
+    resolved = load_config(path, overrides or [])
+    tree = config_tree(resolved)
+    if as_json:
+        print_json(tree)
+        return
+    table = Table("key", "value", "meaning", box=None, header_style="bold")
+    for key, value, meaning in _rows(RunConfig, tree, resolved, ""):
+        table.add_row(key, value, meaning)
+    messages().print(table)
+
+
+def _rows(model: Any, tree: dict[str, Any], resolved: Any, prefix: str) -> list[tuple[str, str, str]]:
+    """Dotted key, value (bold where the recipe states it) and meaning of every leaf."""
+    from pydantic import BaseModel
+
+    rows = []
+    for name, field in model.model_fields.items():
+        if name not in tree:
+            continue
+        annotation, value = field.annotation, tree[name]
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            rows += _rows(annotation, value, getattr(resolved, name), f"{prefix}{name}.")
+            continue
+        text = "null" if value is None else str(value)
+        shown = f"[bold green]{text}[/]" if name in resolved.model_fields_set else text
+        rows.append((f"{prefix}{name}", shown, field.description or ""))
+    return rows

@@ -1,0 +1,21 @@
+"""lorafy evaluate"""
+
+from __future__ import annotations
+
+import typer
+
+from .arguments import AsJson, Model, Overrides, messages, print_json
+from .results import print_results
+
+
+def evaluate(model: Model, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Load from disk, merge, verify, and score the test split (else validation). Writes RUN/eval_results.json."""
+    from ..api import evaluate
+
+    results = evaluate(model, overrides or [])
+    if as_json:
+        print_json(results)
+    else:
+        print_results(messages(), results)
+    if results["verification"] is not None and not results["verification"]["passed"]:
+        raise typer.Exit(1)

@@ -1,0 +1,29 @@
+"""lorafy merge"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .arguments import AsJson, Model, messages, print_json
+from .results import print_verification
+
+
+def merge(
+    model: Model,
+    output: Annotated[Path, typer.Option("--output", help="a new folder for the merged model")],
+    as_json: AsJson = False,
+) -> None:
+    """Write base + adapter as one ordinary transformers model, and check it."""
+    from ..api import merge
+
+    result = merge(model, output)
+    console = messages(as_json)
+    print_verification(console, result["verification"])
+    console.print(f"The merged model lies in {output}", highlight=False)
+    if as_json:
+        print_json(result)
+    if not result["verification"]["passed"]:
+        raise typer.Exit(1)

@@ -1,0 +1,177 @@
+"""The recipe tree. Every key has a default but `model.path` and `data.train`. Frozen; `None` means off or automatic.
+
+The descriptions are the reference: `lorafy config RECIPE` prints them beside the values.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def _no_boolean(value: Any) -> Any:
+    """pydantic takes `true` for 1; in a recipe that is a mistake."""
+    if isinstance(value, bool):
+        raise ValueError("should be a number, not true or false")
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(_no_boolean)]
+Number = Annotated[float, BeforeValidator(_no_boolean)]
+Every = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1)] | Literal["epoch"] | None
+Column = str | Integer | None
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class RunSection(Section):
+    name: str | None = Field(
+        None,
+        pattern=r"^[\w][\w.\-]*$",
+        description="folder of this run inside output_dir; default: the recipe's name and the next free number",
+    )
+    output_dir: str = Field("runs", description="folder that holds the runs")
+    seed: Integer = Field(42, ge=0, lt=2**32, description="decides the split, the order, the start values and dropout")
+
+
+class ModelSection(Section):
+    path: str = Field(description="minilm (built in), a folder, or a Hugging Face hub name")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="precision of the products; auto: bfloat16 where the processor or GPU is fast at it, float16 on "
+        "older GPUs, else float32. Trained weights are float32 always",
+    )
+    revision: str | None = Field(None, description="branch, tag or commit of a hub model")
+    trust_remote_code: bool = Field(False, description="run Python code that the model's folder carries")
+
+
+class Columns(Section):
+    """Names of columns; a dotted path reaches into a nested row (a list's first item is taken); a number is a
+    position counted from 0 and says that the file has no header line."""
+
+    text: Column = Field(None, description="the text; default: found by its usual names")
+    text_pair: Column = Field(None, description="the second text of a pair, where there is one")
+    label: Column = Field(None, description="the label; default: found by its usual names")
+
+    @property
+    def headerless(self) -> bool:
+        return any(isinstance(column, int) for column in (self.text, self.text_pair, self.label))
+
+
+class DataSection(Section):
+    train: str = Field(
+        description="csv, tsv, json, jsonl or parquet file, a saved data set's folder, or a hub data set's name"
+    )
+    validation: str | None = Field(None, description="the same for validation; default: cut from train")
+    test: str | None = Field(None, description="the same for test; default: cut from train when nothing else is given")
+    subset: str | None = Field(None, description="configuration of a hub data set, such as sst2 of nyu-mll/glue")
+    columns: Columns = Field(default_factory=Columns)
+    labels: list[str] | None = Field(
+        None, min_length=2, description="names for numeric labels: the first names label 0, and so on"
+    )
+    max_rows: Integer | None = Field(None, ge=1, description="at most so many rows of train, drawn by the seed")
+    split: tuple[Number, Number, Number] = Field(
+        (0.7, 0.1, 0.2), description="shares of train, validation and test where lorafy makes the split"
+    )
+    balance: Literal["downsample"] | None = Field(
+        None, description="downsample: draw as many training rows of each label as the rarest has"
+    )
+    max_length: Integer | None = Field(
+        None, ge=4, description="longest text in tokens; default: the model's limit, 512 at most"
+    )
+    encoding: str = Field("utf-8", description="character encoding of text files, such as gb18030")
+
+    @model_validator(mode="after")
+    def _split_is_shares(self) -> DataSection:
+        if abs(sum(self.split) - 1) > 1e-6 or min(self.split) < 0 or self.split[0] == 0:
+            raise ValueError(
+                f"split: the shares {list(self.split)} should add up to 1, with something left to train on"
+            )
+        return self
+
+
+class AdapterSection(Section):
+    method: Literal["lora", "full", "none"] = Field(
+        "lora", description="lora; full: train all weights; none: train the classification head only"
+    )
+    r: Integer = Field(16, ge=1, description="rank of the LoRA matrices")
+    alpha: Number = Field(32, gt=0, description="LoRA's scale is alpha / r")
+    dropout: Number = Field(0.05, ge=0, lt=1, description="dropout on the input of the LoRA matrices")
+    target_modules: Literal["auto", "all-linear"] | list[str] = Field(
+        "auto", description="layers that get LoRA: auto (all linear layers of the base), or a list of names"
+    )
+
+    @model_validator(mode="after")
+    def _only_lora_has_settings(self) -> AdapterSection:
+        given = sorted(self.model_fields_set - {"method"})
+        if self.method != "lora" and given:
+            raise ValueError(f"{', '.join(given)}: no effect with method: {self.method}; remove them")
+        if isinstance(self.target_modules, list) and not self.target_modules:
+            raise ValueError("target_modules: the list is empty; name at least one layer, or use auto")
+        return self
+
+
+class TrainSection(Section):
+    num_epochs: Number = Field(3, gt=0, description="passes over the training split")
+    max_steps: Integer | None = Field(None, ge=1, description="stop after so many optimizer steps, whatever num_epochs")
+    batch_size: Integer = Field(32, ge=1, description="examples per optimizer step, over all processes")
+    micro_batch_size: Integer | None = Field(
+        None,
+        ge=1,
+        description="at most so many examples at a time; changes memory, not the gradient; default: planned",
+    )
+    learning_rate: Number | None = Field(
+        None, gt=0, description="peak learning rate; default: 5e-4 for lora, 5e-5 for full, 1e-3 for none"
+    )
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="how the learning rate falls")
+    warmup: Number = Field(
+        0.06,
+        ge=0,
+        description="rise of the learning rate at the start: a share of all steps, or a number of steps",
+    )
+    weight_decay: Number = Field(0.0, ge=0, description="AdamW's weight decay, on matrices only")
+    max_grad_norm: Number | None = Field(1.0, gt=0, description="clip the gradient's norm; null: off")
+    log_every: Integer = Field(10, ge=1, description="steps between two lines of metrics")
+    evaluate_every: Every = Field("epoch", description="a number of steps, epoch, or null")
+    save_every: Every = Field("epoch", description="checkpoints: a number of steps, epoch, or null (the end only)")
+    keep_checkpoints: Integer = Field(3, ge=1, description="so many of the latest are kept, and the best one")
+    early_stopping: Integer | None = Field(
+        None, ge=1, description="stop after so many evaluations in a row without a better one"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainSection:
+        if self.early_stopping is not None and self.evaluate_every is None:
+            raise ValueError("early_stopping: no effect while evaluate_every is null")
+        if self.max_steps is not None and "num_epochs" in self.model_fields_set:
+            raise ValueError("max_steps and num_epochs: give one of them")
+        return self
+
+
+class RunConfig(Section):
+    run: RunSection = Field(default_factory=RunSection)
+    model: ModelSection
+    task: Literal["auto", "classification"] = Field("auto", description="what the data asks for")
+    data: DataSection
+    adapter: AdapterSection = Field(default_factory=AdapterSection)
+    train: TrainSection = Field(default_factory=TrainSection)
+    trackers: list[Literal["jsonl", "tensorboard"]] = Field(
+        ["jsonl", "tensorboard"], description="where metrics go; jsonl is always written"
+    )
+
+    @model_validator(mode="after")
+    def _given_validation_leaves_nothing_to_split(self) -> RunConfig:
+        if self.data.validation and "split" in self.data.model_fields_set:
+            raise ValueError("data.split: no effect while data.validation is given; remove it")
+        return self
+
+
+LEARNING_RATES = {"lora": 5e-4, "full": 5e-5, "none": 1e-3}
+"""Defaults by method. LoRA's is ten times full fine-tuning's ("LoRA Without Regret", Schulman et al. 2025)."""
+
+
+def learning_rate(config: RunConfig) -> float:
+    return config.train.learning_rate or LEARNING_RATES[config.adapter.method]

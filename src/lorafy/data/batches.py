@@ -1,0 +1,69 @@
+"""Which examples make a step, and how a step is cut into micro-batches. Pure functions of lengths and seed."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+MICRO_BATCH_COST_TOKENS = 256
+"""What one more forward and backward costs beside its tokens, in tokens (see docs/log.md for the measurement)."""
+
+
+@dataclass
+class StepPlan:
+    """The order of examples: each epoch visits every example once, in an order that seed and epoch decide.
+
+    `step` counts from 0 over the whole run. The last step of an epoch may be smaller; no example is dropped.
+    """
+
+    num_examples: int
+    batch_size: int
+    seed: int
+    _epoch: int = field(default=-1, init=False)
+    _order: list[int] = field(default_factory=list, init=False)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.num_examples / self.batch_size)
+
+    def num_steps(self, num_epochs: float, max_steps: int | None) -> int:
+        return max_steps or max(1, round(num_epochs * self.steps_per_epoch))
+
+    def examples(self, step: int) -> list[int]:
+        epoch, position = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._order = list(range(self.num_examples))
+            random.Random(f"order {self.seed} {epoch}").shuffle(self._order)
+            self._epoch = epoch
+        start = position * self.batch_size
+        return self._order[start : start + self.batch_size]
+
+
+def micro_batches(
+    indices: Sequence[int], lengths: Mapping[int, int], *, max_tokens: int, max_examples: int | None = None
+) -> list[list[int]]:
+    """Cuts a step where that costs least: examples sorted by length, cut into runs by dynamic programming.
+
+    A run of n examples whose longest has T tokens costs n * T + MICRO_BATCH_COST_TOKENS. No run exceeds
+    `max_tokens` padded tokens (one example may, alone) or `max_examples`. How a step is cut does not change its
+    gradient, because losses are sums that are divided once a step.
+    """
+    order = sorted(indices, key=lambda index: (lengths[index], index))
+    cheapest = [0.0] + [math.inf] * len(order)
+    start_of = [0] * (len(order) + 1)
+    for end in range(1, len(order) + 1):
+        longest = lengths[order[end - 1]]
+        for start in range(end - 1, -1, -1):
+            count = end - start
+            if count > 1 and (count * longest > max_tokens or (max_examples and count > max_examples)):
+                break
+            cost = cheapest[start] + count * longest + MICRO_BATCH_COST_TOKENS
+            if cost < cheapest[end]:
+                cheapest[end], start_of[end] = cost, start
+    runs, end = [], len(order)
+    while end:
+        runs.append(order[start_of[end] : end])
+        end = start_of[end]
+    return runs[::-1]

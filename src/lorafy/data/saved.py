@@ -1,0 +1,41 @@
+"""Encoded splits on disk, in the form that `datasets.load_from_disk` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from ..types import Features
+from .corpus import Corpus
+
+
+def save_encoded(corpus: Corpus, features: Mapping[str, Sequence[Features]], folder: Path) -> None:
+    """Writes every split. Labels are class indices that carry their names (ClassLabel)."""
+    pairs = any(example.text_pair is not None for example in corpus.splits["train"])
+    schema: dict[str, Any] = {"text": datasets.Value("string")}
+    if pairs:
+        schema["text_pair"] = datasets.Value("string")
+    schema |= {
+        "input_ids": datasets.List(datasets.Value("int32")),
+        "attention_mask": datasets.List(datasets.Value("int8")),
+        "label": datasets.ClassLabel(names=list(corpus.label_names)),
+    }
+    if any(feature.token_type_ids is not None for feature in features["train"]):
+        schema["token_type_ids"] = datasets.List(datasets.Value("int8"))
+    splits = {}
+    for name, examples in corpus.splits.items():
+        encoded = features[name]
+        columns: dict[str, list[Any]] = {
+            "text": [example.text for example in examples],
+            "text_pair": [example.text_pair for example in examples],
+            "input_ids": [feature.input_ids for feature in encoded],
+            "attention_mask": [[1] * len(feature) for feature in encoded],
+            "token_type_ids": [feature.token_type_ids for feature in encoded],
+            "label": [feature.label for feature in encoded],
+        }
+        kept = {column: columns[column] for column in schema}
+        splits[name] = datasets.Dataset.from_dict(kept, features=datasets.Features(schema))
+    datasets.DatasetDict(splits).save_to_disk(str(folder))

@@ -1,0 +1,284 @@
+"""A file, a folder or a hub name becomes Tables: named columns and records with their line numbers.
+
+Rows are never dropped here: a line that cannot be read is an error that names it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import charset_normalizer
+
+from ..config.schema import DataSection
+from ..types import DataError, Problem
+
+SPLIT_NAMES = {
+    "train": ("train",),
+    "validation": ("validation", "valid", "dev", "val", "validation_matched"),
+    "test": ("test", "test_matched"),
+}
+"""What the splits of published data sets are called; the first that is there is taken."""
+
+LIKELY_ENCODINGS = ["gb18030", "big5", "shift_jis", "euc_kr", "cp1252", "cp1251"]
+KINDS = ".csv, .tsv, .json, .jsonl and .parquet files, a saved data set's folder, a hub data set's name"
+SHOWN_LINES = 5
+
+
+@dataclass(frozen=True)
+class Table:
+    """Records of one split. `rows[i]` is the line (or record) number of `records[i]`, counted from 1.
+
+    `label_names`: for columns that hold class indices (Hugging Face's ClassLabel), the names they stand for.
+    """
+
+    source: str
+    columns: list[str]
+    records: Sequence[Mapping[str, Any]]
+    rows: Sequence[int]
+    label_names: Mapping[str, list[str]] = field(default_factory=dict)
+
+
+def read_tables(config: DataSection) -> dict[str, Table]:
+    """The tables of train, validation and test, as far as they are given. Raises DataError with all mistakes."""
+    tables: dict[str, Table] = {}
+    problems: list[Problem] = []
+    for split in ("train", "validation", "test"):
+        spec = getattr(config, split)
+        if spec is None:
+            continue
+        try:
+            found = read_source(spec, config, split)
+        except DataError as error:
+            problems += error.problems
+            continue
+        for name, table in found.items():
+            if name == split or (split == "train" and getattr(config, name) is None):
+                tables[name] = table
+    if problems:
+        raise DataError(problems)
+    return tables
+
+
+def read_source(spec: str, config: DataSection, split: str) -> dict[str, Table]:
+    """Reads one setting data.<split>. A data set with several splits gives them all, under our names."""
+    where = f"data.{split}"
+    path = Path(spec)
+    if path.is_file():
+        return {split: _read_file(path, config, where)}
+    if path.is_dir():
+        return _saved_data_set(path, where, split)
+    if path.is_absolute():
+        raise DataError(Problem(where, f"no such file: {path}", _nearest_file(path)))
+    return _hub_data_set(spec, config.subset, where, split)
+
+
+def _read_file(path: Path, config: DataSection, where: str) -> Table:
+    kind = path.suffix.lower()
+    if kind == ".parquet":
+        return _read_parquet(path, where)
+    text = _decode(path, config.encoding, where)
+    if not text.strip():
+        raise DataError(Problem(where, f"the file is empty: {path}"))
+    if kind not in (".csv", ".tsv", ".json", ".jsonl"):
+        if "\t" not in text.split("\n", 1)[0]:
+            raise DataError(Problem(where, f"unknown kind of file: {path}", f"lorafy reads {KINDS}"))
+        kind = ".tsv"
+    if kind in (".csv", ".tsv"):
+        table = _read_delimited(text, path, where, kind, config.columns.headerless)
+    else:
+        table = _read_json(text, path, where, lines=kind == ".jsonl")
+    if not table.records:
+        raise DataError(Problem(where, f"the file has a header line but no rows: {path}"))
+    return table
+
+
+def _decode(path: Path, encoding: str, where: str) -> str:
+    raw = path.read_bytes()
+    try:
+        return raw.decode("utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding)
+    except LookupError as error:
+        fix = "use a name such as utf-8, gb18030, big5, cp1252"
+        raise DataError(Problem("data.encoding", f"unknown encoding '{encoding}'", fix)) from error
+    except UnicodeError as error:
+        guess = _likely_encoding(raw)
+        fix = f"it looks like {guess}: set data.encoding={guess}, or save the file as UTF-8"
+        if guess is None:
+            fix = "save the file as UTF-8, or set data.encoding"
+        line = raw[: getattr(error, "start", 0)].count(b"\n") + 1
+        raise DataError(Problem(where, f"not {encoding}: {path}, line {line}", fix)) from error
+
+
+def _likely_encoding(raw: bytes) -> str | None:
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    best = charset_normalizer.from_bytes(raw[:200_000], cp_isolation=LIKELY_ENCODINGS).best()
+    return best.encoding if best else None
+
+
+def _read_delimited(text: str, path: Path, where: str, kind: str, headerless: bool) -> Table:
+    # TSV has no quoting (as in GLUE and the UCI files): a stray quote must not swallow the lines after it.
+    if kind == ".tsv":
+        numbered = [
+            (number, line.rstrip("\r").split("\t"))
+            for number, line in enumerate(text.split("\n"), start=1)
+            if line.strip("\r\n ")
+        ]
+    else:
+        numbered = _read_csv(text, path, where)
+    if not numbered:
+        raise DataError(Problem(where, f"the file is empty: {path}"))
+    if headerless:
+        columns = [str(position) for position in range(len(numbered[0][1]))]
+    else:
+        columns = [name.strip() for name in numbered.pop(0)[1]]
+        repeated = sorted({name for name in columns if name and columns.count(name) > 1})
+        if repeated:
+            raise DataError(Problem(where, f"columns with the same name in {path}: {', '.join(repeated)}"))
+    wrong = [number for number, cells in numbered if len(cells) != len(columns)]
+    if wrong:
+        fix = "quote cells that hold the separator" if kind == ".csv" else "a cell of a .tsv file holds no tab"
+        message = f"{len(columns)} columns expected in {path}, but not so in {_lines(wrong)}"
+        raise DataError(Problem(where, message, fix))
+    records = [dict(zip(columns, cells, strict=True)) for _, cells in numbered]
+    return Table(str(path), columns, records, [number for number, _ in numbered])
+
+
+def _read_csv(text: str, path: Path, where: str) -> list[tuple[int, list[str]]]:
+    first_line = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=first_line.count)  # spreadsheets write ; where the comma is the decimal mark
+    limit = csv.field_size_limit(len(text) + 1)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    numbered, start = [], 1
+    try:
+        for cells in reader:
+            if any(cells):
+                numbered.append((start, cells))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        fix = "check the quotes there: a quote inside a quoted cell is written twice"
+        raise DataError(Problem(where, f"broken csv in {path}, line {start}: {error}", fix)) from error
+    finally:
+        csv.field_size_limit(limit)
+    return numbered
+
+
+def _read_json(text: str, path: Path, where: str, lines: bool) -> Table:
+    if not lines:
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            if not error.msg.startswith("Extra data"):  # one object a line, under the name .json
+                message = f"broken json in {path}, line {error.lineno}: {error.msg}"
+                raise DataError(Problem(where, message)) from error
+            return _read_json(text, path, where, lines=True)
+        if isinstance(values, dict) and isinstance(values.get("data"), list):
+            values = values["data"]
+        if not isinstance(values, list):
+            raise DataError(Problem(where, f"{path} should hold a list of objects"))
+        numbered = list(enumerate(values, start=1))
+    else:
+        numbered, broken = [], []
+        for number, line in enumerate(text.split("\n"), start=1):
+            if line.strip():
+                try:
+                    numbered.append((number, json.loads(line)))
+                except json.JSONDecodeError as error:
+                    broken.append((number, error.msg))
+        if broken:
+            message = f"broken json in {path}, {_lines(number for number, _ in broken)}: {broken[0][1]}"
+            raise DataError(Problem(where, message, "each line is one complete JSON object"))
+    wrong = [number for number, value in numbered if not isinstance(value, dict)]
+    if wrong:
+        raise DataError(
+            Problem(where, f"not an object in {path}, {_lines(wrong)}", 'write {"text": ..., "label": ...}')
+        )
+    columns = list(dict.fromkeys(name for _, value in numbered for name in value))
+    return Table(str(path), columns, [value for _, value in numbered], [number for number, _ in numbered])
+
+
+def _read_parquet(path: Path, where: str) -> Table:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(path)
+    except pyarrow.ArrowException as error:
+        raise DataError(Problem(where, f"not a parquet file: {path}", str(error).split("\n")[0])) from error
+    if not table.num_rows:
+        raise DataError(Problem(where, f"the file has no rows: {path}"))
+    return Table(str(path), table.column_names, table.to_pylist(), range(1, table.num_rows + 1))
+
+
+def _saved_data_set(path: Path, where: str, split: str) -> dict[str, Table]:
+    import datasets
+
+    if not ((path / "dataset_dict.json").is_file() or (path / "state.json").is_file()):
+        raise DataError(Problem(where, f"{path} is a folder, but not a saved data set", f"lorafy reads {KINDS}"))
+    return _tables_of(datasets.load_from_disk(str(path)), str(path), where, split)
+
+
+def _hub_data_set(name: str, subset: str | None, where: str, split: str) -> dict[str, Table]:
+    import datasets
+
+    try:
+        loaded = datasets.load_dataset(name, subset)
+    except ValueError as error:  # such as: "Config name is missing. Please pick one among ..."
+        raise DataError(Problem(where, f"hub data set {name}: {error}", "set data.subset")) from error
+    except OSError as error:  # not found, offline, no network: all are OSErrors in huggingface_hub and datasets
+        message = (
+            f"'{name}' is no file here, and no such data set could be loaded from the hub ({type(error).__name__})"
+        )
+        fix = f"check the name and the network, or give a file: lorafy reads {KINDS}"
+        raise DataError(Problem(where, message, fix)) from error
+    return _tables_of(loaded, name, where, split)
+
+
+def _tables_of(loaded: Any, source: str, where: str, split: str) -> dict[str, Table]:
+    import datasets
+
+    if isinstance(loaded, datasets.Dataset):
+        return {split: _table_of(loaded, source)}
+    tables = {}
+    for ours, theirs in SPLIT_NAMES.items():
+        present = next((name for name in theirs if name in loaded), None)
+        if present:
+            tables[ours] = _table_of(loaded[present], f"{source}[{present}]")
+    if split not in tables:
+        raise DataError(Problem(where, f"{source} has no split '{split}'; it has {', '.join(loaded)}"))
+    return tables
+
+
+def _table_of(split: Any, source: str) -> Table:
+    import datasets
+
+    names = {
+        column: list(feature.names)
+        for column, feature in split.features.items()
+        if isinstance(feature, datasets.ClassLabel)
+    }
+    columns = [name for name in split.column_names if name not in ("input_ids", "attention_mask", "token_type_ids")]
+    records = split.select_columns(columns).to_list()
+    return Table(source, columns, records, range(1, len(records) + 1), names)
+
+
+def _lines(numbers: Iterable[int]) -> str:
+    """`line 3`, `lines 3, 7` or `lines 1, 2, 3, 4, 5 and 12 more`."""
+    numbers = list(numbers)
+    shown = ", ".join(str(number) for number in numbers[:SHOWN_LINES])
+    more = f" and {len(numbers) - SHOWN_LINES:,} more" if len(numbers) > SHOWN_LINES else ""
+    return f"{'line' if len(numbers) == 1 else 'lines'} {shown}{more}"
+
+
+def _nearest_file(path: Path) -> str:
+    import difflib
+
+    if not path.parent.is_dir():
+        return f"the folder {path.parent} is not there either"
+    near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    return f"did you mean {path.parent / near[0]}?" if near else f"look into {path.parent}"

@@ -1,0 +1,1 @@
+"""Metrics, and the proof that what is on disk is what was trained."""

@@ -1,0 +1,1 @@
+"""Seam: a raw record becomes an Example. One file a format."""

@@ -1,0 +1,36 @@
+"""Checks before the first step. One file a check; each returns findings, none prints.
+
+`run_checks` calls every file of this folder: `check(corpus) -> list[Finding]` on the examples, or
+`check_features(features) -> list[Finding]` on what the tokenizer made of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..contracts import load_plugin, plugin_names
+from ..data.corpus import Corpus
+from ..types import DataError, Features, Finding, Problem
+
+
+def check_corpus(corpus: Corpus) -> list[Finding]:
+    """Every finding on the examples. Raises DataError with all those that are errors."""
+    return _raise_errors([finding for check in _functions("check") for finding in check(corpus)])
+
+
+def check_features(features: Mapping[str, Sequence[Features]], max_length: int) -> list[Finding]:
+    """Every finding on the encoded examples. Raises DataError with all those that are errors."""
+    checks = _functions("check_features")
+    return _raise_errors([finding for check in checks for finding in check(features, max_length)])
+
+
+def _functions(name: str) -> list:
+    modules = [load_plugin("preflight", stem) for stem in plugin_names("preflight")]
+    return [vars(module)[name] for module in modules if name in vars(module)]
+
+
+def _raise_errors(findings: list[Finding]) -> list[Finding]:
+    errors = [finding for finding in findings if finding.level == "error"]
+    if errors:
+        raise DataError([Problem(f"data ({error.check})", error.message, error.fix) for error in errors])
+    return findings

@@ -1,0 +1,43 @@
+"""Labels that cannot be learned: a single one, ones that train never shows, a column that is no label."""
+
+from __future__ import annotations
+
+from ..data.corpus import Corpus
+from ..data.splits import count_labels
+from ..types import Finding
+
+MOST_LABELS = 1_000
+UNEVEN = 0.4
+"""Of the rows that a label would have if all had the same."""
+SHOWN = 8
+
+
+def check(corpus: Corpus) -> list[Finding]:
+    findings = []
+    train = count_labels(corpus.splits["train"])
+    num_rows = sum(train.values())
+    if len(corpus.label_names) < 2:
+        message = f"every training row has the label '{corpus.label_names[0]}': there is nothing to tell apart"
+        findings.append(Finding("labels", "error", message, "check data.columns.label, and that both labels are there"))
+    if len(train) > min(MOST_LABELS, max(20, num_rows // 2)):
+        message = f"{len(train):,} different labels in {num_rows:,} training rows"
+        findings.append(Finding("labels", "error", message, "data.columns.label seems to name a text or a number"))
+        return findings
+    for name in ("validation", "test"):
+        counts = count_labels(corpus.splits.get(name, []))
+        unseen = [label for label in counts if label not in train]
+        if unseen:
+            shown = ", ".join(f"'{label}' ({counts[label]} rows)" for label in unseen[:SHOWN])
+            message = f"{name} has labels that train does not show: {shown}"
+            findings.append(Finding("labels", "error", message, "add such rows to train, or take them out"))
+    absent = [label for label in corpus.label_names if label not in train]
+    if absent and len(corpus.label_names) >= 2:
+        message = f"no training row has the label {', '.join(absent[:SHOWN])}"
+        findings.append(Finding("labels", "warning", message, "it will hardly ever be predicted"))
+    if train and min(train.values()) < UNEVEN * num_rows / len(train):
+        rarest = min(train, key=lambda label: train[label])
+        message = (
+            f"'{rarest}' has {train[rarest]:,} of {num_rows:,} training rows: read F1 per class, not accuracy alone"
+        )
+        findings.append(Finding("labels", "note", message))
+    return findings

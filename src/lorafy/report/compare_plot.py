@@ -1,0 +1,110 @@
+"""Methods side by side: how good, and at what cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from . import numbers
+from .fonts import readable_names
+from .style import BLUE, INK, MUTED, headline, new_figure, plot_style, save
+
+COST = "#8FA3B5"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    key: str
+    title: str
+    write: Callable[[float | None], str]
+    logarithmic: bool = False
+
+
+COSTS = (
+    Cost("trainable_parameters", "trainable parameters\n(log scale)", numbers.short_count, logarithmic=True),
+    Cost("peak_memory_bytes", "peak memory", numbers.size),
+    Cost("seconds", "training time", numbers.duration),
+    Cost("bytes_on_disk", "size on disk", numbers.size),
+)
+
+
+def draw_compare(rows: list[dict[str, Any]], path: Path) -> tuple[Path | None, str | None]:
+    """`rows` is compare_results.json's. Returns the path (None: no row has an accuracy) and a note."""
+    rows = by_quality([row for row in rows if row.get("accuracy") is not None])
+    if not rows:
+        return None, None
+    names = readable_names([row["method"] for row in rows])
+    costs = [cost for cost in COSTS if any(row.get(cost.key) is not None for row in rows)]
+    with plot_style(names.families):
+        figure = new_figure(11.5, 1.6 + 0.46 * len(rows))
+        widths = [2.3] + [1] * len(costs)
+        panels = figure.subplots(1, len(widths), sharey=True, squeeze=False, width_ratios=widths)[0]
+        draw_quality(panels[0], rows)
+        for axes, cost in zip(panels[1:], costs, strict=True):
+            draw_cost(axes, cost, [row.get(cost.key) for row in rows])
+        panels[0].set_yticks(range(len(rows)), names.shown, fontsize=10.5, color=INK)
+        panels[0].set_ylim(len(rows) - 0.45, -0.55)
+        headline(figure, compare_title(rows, names.shown))
+        return save(figure, path), names.note
+
+
+def by_quality(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The best first; rows without an accuracy last."""
+    accuracies = [row.get("accuracy") for row in rows]
+    order = sorted(range(len(rows)), key=lambda place: (accuracies[place] is None, -(accuracies[place] or 0.0)))
+    return [rows[place] for place in order]
+
+
+def draw_quality(axes: Axes, rows: list[dict[str, Any]]) -> None:
+    for place, row in enumerate(rows):
+        accuracy = row["accuracy"]
+        low, high = row.get("accuracy_interval") or (accuracy, accuracy)
+        axes.plot([low, high], [place, place], color=BLUE, linewidth=4, alpha=0.28)
+        axes.plot([accuracy], [place], "o", color=BLUE, markersize=8, markeredgecolor="white")
+        style: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 9}
+        axes.annotate(numbers.percent(accuracy), (accuracy, place), (0, 7), **style)
+    axes.set_title("accuracy, with its 95 % interval (%)", loc="left", fontsize=9.5, color=MUTED)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.grid(False, axis="y")
+    axes.tick_params(length=0)
+    axes.margins(x=0.08)
+    axes.set_xlim(right=min(axes.get_xlim()[1], 1.03))
+    axes.spines["left"].set_visible(False)
+
+
+def draw_cost(axes: Axes, cost: Cost, values: list[float | None]) -> None:
+    known = [value for value in values if value]
+    top = max(known, default=1)
+    start = min(known, default=1) / 3 if cost.logarithmic else 0.0
+    for place, value in enumerate(values):
+        if value:
+            axes.barh(place, value - start, left=start, height=0.46, color=COST)
+        style: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 9}
+        axes.annotate(cost.write(value), (value or start, place), (4, 0), **style)
+    if cost.logarithmic:
+        axes.set_xscale("log")
+        axes.set_xlim(start, top * (top / start) ** 0.9)
+    else:
+        axes.set_xlim(0, 1.9 * top)
+    axes.set_title(cost.title, loc="left", fontsize=9.5, color=MUTED)
+    axes.grid(False)
+    axes.tick_params(length=0, labelbottom=False, which="both")
+    axes.spines["bottom"].set_visible(False)
+
+
+def compare_title(rows: list[dict[str, Any]], shown: list[str]) -> str:
+    title = f"Most accurate: {shown[0]}, {numbers.percent(rows[0]['accuracy'])}"
+    intervals = [row["accuracy_interval"] for row in rows if row.get("accuracy_interval")]
+    if len(intervals) < max(len(rows), 2):
+        return title
+    low = intervals[0][0]
+    near = [name for name, (_, high) in zip(shown[1:], intervals[1:], strict=True) if high >= low]
+    if not near:
+        return f"{title}; no other method's interval reaches its own"
+    return f"{title}; its interval overlaps with that of {' and of '.join(near)}"

@@ -1,0 +1,108 @@
+"""Sequence classification: one label a text (or a pair of texts), cross-entropy over the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from ..types import IGNORE_INDEX, Batch, Example, Features, LossOutput
+
+ENCODE_CHUNK = 1_000
+SCORE_TOKENS = 4_096
+"""Padded tokens of one forward without gradients."""
+
+
+@dataclass(frozen=True)
+class Classification:
+    """The task with what it needs of the model: tokenizer, label names in index order, the longest text in tokens."""
+
+    tokenizer: Any
+    label_names: Sequence[str]
+    max_length: int
+    name: str = "classification"
+
+    def encode(self, examples: Sequence[Example]) -> list[Features]:
+        """Token ids with the tokenizer's special tokens, truncated to `max_length` (said in `truncated`)."""
+        index_of = {name: index for index, name in enumerate(self.label_names)}
+        features: list[Features] = []
+        for start in range(0, len(examples), ENCODE_CHUNK):
+            chunk = examples[start : start + ENCODE_CHUNK]
+            encoded = self._tokenize(chunk, truncation=True)
+            token_types = encoded.get("token_type_ids") if any(example.text_pair for example in chunk) else None
+            full = [i for i, ids in enumerate(encoded["input_ids"]) if len(ids) >= self.max_length]
+            whole = self._tokenize([chunk[i] for i in full], truncation=False)["input_ids"] if full else []
+            cut = {i for i, ids in zip(full, whole, strict=True) if len(ids) > self.max_length}
+            features += [
+                Features(
+                    input_ids=encoded["input_ids"][i],
+                    label=IGNORE_INDEX if example.label is None else index_of[example.label],
+                    token_type_ids=token_types[i] if token_types else None,
+                    truncated=i in cut,
+                )
+                for i, example in enumerate(chunk)
+            ]
+        return features
+
+    def _tokenize(self, examples: Sequence[Example], truncation: bool) -> Any:
+        pairs = [example.text_pair or "" for example in examples]
+        return self.tokenizer(
+            [example.text for example in examples],
+            pairs if any(pairs) else None,
+            truncation=truncation,
+            max_length=self.max_length if truncation else None,
+            return_attention_mask=False,
+            verbose=False,
+        )
+
+    def collate(self, features: Sequence[Features], rows: Sequence[int]) -> Batch:
+        """(B, T) with T the longest of these features. Padding is masked by position, never by token id."""
+        length = max(len(feature) for feature in features)
+        ids = torch.full((len(features), length), self.tokenizer.pad_token_id, dtype=torch.long)
+        mask = torch.zeros(len(features), length, dtype=torch.long)
+        types = torch.zeros(len(features), length, dtype=torch.long)
+        for i, feature in enumerate(features):
+            ids[i, : len(feature)] = torch.tensor(feature.input_ids)
+            mask[i, : len(feature)] = 1
+            if feature.token_type_ids is not None:
+                types[i, : len(feature)] = torch.tensor(feature.token_type_ids)
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        if any(feature.token_type_ids is not None for feature in features):
+            inputs["token_type_ids"] = types
+        return Batch(inputs, torch.tensor([feature.label for feature in features]), list(rows))
+
+    def scores(
+        self,
+        model: Any,
+        features: Sequence[Features],
+        *,
+        device: torch.device,
+        autocast: Callable[[], AbstractContextManager],
+    ) -> torch.Tensor:
+        """Logits (N, num_labels), fp32, on the CPU, in the order of `features`. `model` should be in eval mode."""
+        order = sorted(range(len(features)), key=lambda index: len(features[index]))
+        parts: list[torch.Tensor] = []
+        start = 0
+        while start < len(order):
+            end = start + 1
+            while end < len(order) and (end - start + 1) * len(features[order[end]]) <= SCORE_TOKENS:
+                end += 1
+            rows = order[start:end]
+            batch = self.collate([features[row] for row in rows], rows).to(device)
+            with torch.inference_mode(), autocast():
+                parts.append(model(**batch.inputs).logits.float().cpu())
+            start = end
+        scores = torch.empty(len(features), len(self.label_names))
+        scores[torch.tensor(order, dtype=torch.long)] = torch.cat(parts) if parts else scores
+        return scores
+
+    def loss(self, model: Any, batch: Batch) -> LossOutput:
+        """Cross-entropy SUMMED over the examples of `batch`, in fp32."""
+        logits = model(**batch.inputs).logits.float()
+        loss_sum = functional.cross_entropy(logits, batch.labels, reduction="sum", ignore_index=IGNORE_INDEX)
+        correct = (logits.detach().argmax(-1) == batch.labels).sum()
+        return LossOutput(loss_sum, correct, logits.detach())

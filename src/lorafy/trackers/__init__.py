@@ -1,0 +1,1 @@
+"""Seam: where metrics go. One file a tracker."""

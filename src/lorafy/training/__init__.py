@@ -1,0 +1,1 @@
+"""Training: step.py is the mathematics, loop.py the run."""

@@ -1,0 +1,217 @@
+"""The training loop: steps, validation, checkpoints, stopping. What happens in a step is in step.py."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..config.schema import TrainSection
+from ..contracts import Tracker
+from ..data.batches import StepPlan, micro_batches
+from ..run_directory import RunDirectory
+from ..types import Batch, Features, Interrupted, StepStats
+from .checkpoint import (
+    Progress,
+    Window,
+    load_checkpoint,
+    load_weights,
+    remove_old_checkpoints,
+    save_checkpoint,
+)
+from .hardware import current_memory_bytes
+from .optim import learning_rate_at
+from .step import Stepper, ignore_labels
+from .stop_signal import StopSignal
+
+MAX_MICRO_BATCH_TOKENS = {"cpu": 4_096, "mps": 4_096, "cuda": 16_384}
+"""Padded tokens of one micro-batch: about 2.5 GB of activations for a BERT-base on a CPU. More is not faster there."""
+
+
+class Display(Protocol):
+    """Who shows the run to a person."""
+
+    def on_step(self, stats: StepStats) -> None: ...
+
+    def on_validation(self, record: Mapping[str, Any], is_best: bool) -> None: ...
+
+
+@dataclass
+class Training:
+    """One run: what it works on and how far it is.
+
+    validate: returns the metrics of the validation split, `accuracy` and `loss` among them; None where there is none.
+    """
+
+    run: RunDirectory
+    config: TrainSection
+    seed: int
+    peak_learning_rate: float
+    stepper: Stepper
+    features: Sequence[Features]
+    plan: StepPlan
+    num_steps: int
+    validate: Callable[[], Mapping[str, float]] | None
+    trackers: Sequence[Tracker]
+    display: Display
+    progress: Progress
+
+    def resume(self, step: int) -> None:
+        """Puts model, optimizer and progress back to a checkpoint."""
+        self.progress = load_checkpoint(self.run, step, self._bare_model, self.stepper.optimizer, self.stepper.scaler)
+
+    def train(self) -> Progress:
+        """Trains to the end and leaves the best weights in the model (the last where nothing was validated).
+
+        Raises Interrupted after SIGINT or SIGTERM, with a checkpoint of the last whole step written.
+        """
+        self.stepper.model.train()
+        with StopSignal() as stop:
+            while self.progress.step < self.num_steps and not self.progress.stopped_early:
+                stats = self._one_step()
+                self.display.on_step(stats)
+                is_best = self._maybe_validate()
+                if is_best or self._is_due(self.config.save_every) or self._is_last or stop.received:
+                    self._save()
+                if stop.received and not self._is_last:
+                    message = f"stopped at step {self.progress.step} of {self.num_steps}; the checkpoint is written"
+                    raise Interrupted(stop.received, message)
+        best = self.progress.best_step
+        if best is not None and best != self.progress.step:
+            load_weights(self.run, best, self._bare_model)
+        return self.progress
+
+    @property
+    def _bare_model(self) -> Any:
+        return self.stepper.accelerator.unwrap_model(self.stepper.model)
+
+    @property
+    def _is_main(self) -> bool:
+        return self.stepper.accelerator.is_main_process
+
+    @property
+    def _is_last(self) -> bool:
+        return self.progress.step == self.num_steps or self.progress.stopped_early
+
+    def _is_due(self, every: int | str | None) -> bool:
+        if every is None:
+            return False
+        interval = self.plan.steps_per_epoch if every == "epoch" else every
+        assert isinstance(interval, int)
+        return self.progress.step % interval == 0
+
+    def _one_step(self) -> StepStats:
+        started = time.perf_counter()
+        progress, number = self.progress, self.progress.step + 1
+        examples = self.plan.examples(progress.step)
+        rate = learning_rate_at(number, self.num_steps, self.peak_learning_rate, self.config)
+        result = self.stepper.step(self._batches(examples), len(examples), rate, self._dropout_seed(number))
+        seconds = time.perf_counter() - started
+        num_tokens = sum(len(self.features[index]) for index in examples)
+
+        progress.step, progress.seconds = number, progress.seconds + seconds
+        window = progress.window
+        window.loss_sum += result.loss_sum
+        window.num_correct += result.num_correct
+        window.num_targets += result.num_targets
+        window.num_tokens += num_tokens
+        window.num_steps += 1
+        window.seconds += seconds
+        stats = StepStats(
+            step=number,
+            epoch=number / self.plan.steps_per_epoch,
+            loss=result.loss_sum / result.num_targets,
+            accuracy=result.num_correct / result.num_targets,
+            learning_rate=rate,
+            grad_norm=result.grad_norm,
+            num_examples=len(examples),
+            num_tokens=num_tokens,
+            seconds=seconds,
+        )
+        if number % self.config.log_every == 0 or number == self.num_steps:
+            self._log_window(stats)
+        return stats
+
+    def _batches(self, examples: list[int]) -> list[Batch]:
+        """This process's share of the step, cut into micro-batches."""
+        accelerator, task = self.stepper.accelerator, self.stepper.task
+        mine = examples[accelerator.process_index :: accelerator.num_processes]
+        if not mine:
+            return [ignore_labels(task.collate([self.features[examples[0]]], examples[:1]))]
+        lengths = {index: len(self.features[index]) for index in mine}
+        cuts = micro_batches(
+            mine,
+            lengths,
+            max_tokens=MAX_MICRO_BATCH_TOKENS[self.stepper.precision.device.type],
+            max_examples=self.config.micro_batch_size,
+        )
+        return [task.collate([self.features[index] for index in cut], cut) for cut in cuts]
+
+    def _dropout_seed(self, step: int) -> int:
+        accelerator = self.stepper.accelerator
+        return hash((self.seed, step * accelerator.num_processes + accelerator.process_index)) % 2**63
+
+    def _log_window(self, stats: StepStats) -> None:
+        window = self.progress.window
+        self._track(
+            {
+                "split": "train",
+                "step": stats.step,
+                "epoch": round(stats.epoch, 4),
+                "loss": window.loss_sum / window.num_targets,
+                "accuracy": window.num_correct / window.num_targets,
+                "learning_rate": stats.learning_rate,
+                "grad_norm": stats.grad_norm if math.isfinite(stats.grad_norm) else None,
+                "examples_per_second": window.num_targets / window.seconds,
+                "tokens_per_second": window.num_tokens / window.seconds,
+                "memory_bytes": current_memory_bytes(),
+                "seconds": round(self.progress.seconds, 3),
+            }
+        )
+        self.progress.window = Window()
+
+    def _maybe_validate(self) -> bool:
+        """Validates where it is due; True where this is the best so far."""
+        if self.validate is None or not (self._is_due(self.config.evaluate_every) or self._is_last):
+            return False
+        if self.config.evaluate_every is None:
+            return False
+        self.stepper.model.eval()
+        metrics = self.validate()
+        self.stepper.model.train()
+        progress = self.progress
+        # Accuracy first, the lower loss on a tie: small validation sets tie often.
+        value = [metrics["accuracy"], -metrics["loss"]]
+        is_best = progress.best is None or value > progress.best
+        if is_best:
+            progress.best, progress.best_step, progress.evaluations_without_gain = value, progress.step, 0
+        else:
+            progress.evaluations_without_gain += 1
+        patience = self.config.early_stopping
+        progress.stopped_early = patience is not None and progress.evaluations_without_gain >= patience
+        record = {
+            "split": "validation",
+            "step": progress.step,
+            "epoch": round(progress.step / self.plan.steps_per_epoch, 4),
+            **metrics,
+            "seconds": round(progress.seconds, 3),
+        }
+        self._track(record)
+        self.display.on_validation(record, is_best)
+        return is_best
+
+    def _track(self, record: Mapping[str, Any]) -> None:
+        if self._is_main:
+            for tracker in self.trackers:
+                tracker.log(record)
+
+    def _save(self) -> None:
+        if not self._is_main:
+            return
+        progress = self.progress
+        save_checkpoint(self.run, self._bare_model, self.stepper.optimizer, self.stepper.scaler, progress)
+        if progress.best_step == progress.step and progress.best is not None:
+            self.run.name_step("best", progress.step, accuracy=progress.best[0], loss=-progress.best[1])
+        remove_old_checkpoints(self.run, self.config.keep_checkpoints, progress.best_step)

@@ -1,0 +1,97 @@
+"""One optimizer step: the mathematics of training, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from ..contracts import Task
+from ..models.precision import Precision
+from ..types import IGNORE_INDEX, Batch, NonFiniteLoss, Problem
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Over all micro-batches and processes: sums over targets, and the gradient's norm before clipping."""
+
+    loss_sum: float
+    num_correct: int
+    num_targets: int
+    grad_norm: float
+
+
+@dataclass
+class Stepper:
+    """What a step works on."""
+
+    model: Any
+    task: Task
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    accelerator: Accelerator
+    precision: Precision
+    max_grad_norm: float | None
+
+    def step(self, batches: Sequence[Batch], num_targets: int, learning_rate: float, seed: int) -> StepResult:
+        """The gradient of (sum of losses) / num_targets, clipped, then one update.
+
+        batches: this process's micro-batches of the step, at least one.
+        num_targets: the targets of the whole step over all processes. Dividing every micro-batch's SUM by it makes
+            the gradient independent of how the step was cut.
+        seed: decides the dropout masks of this step on this process.
+        Raises NonFiniteLoss before any weight has changed.
+        """
+        torch.manual_seed(seed)
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        # Data-parallel training averages gradients over processes: times their number, it sums.
+        scale = self.accelerator.num_processes / num_targets
+        loss_sums, num_correct = [], []
+        for index, batch in enumerate(batches):
+            is_last = index == len(batches) - 1
+            with nullcontext() if is_last else self.accelerator.no_sync(self.model):
+                batch = batch.to(self.precision.device)
+                with self.precision.autocast():
+                    output = self.task.loss(self.model, batch)
+                self.accelerator.backward(self.scaler.scale(output.loss_sum * scale))
+            loss_sums.append(output.loss_sum.detach())
+            num_correct.append(output.num_correct)
+
+        self.scaler.unscale_(self.optimizer)
+        limit = self.max_grad_norm if self.max_grad_norm is not None else float("inf")
+        grad_norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+
+        losses = torch.stack(loss_sums).double()
+        totals = torch.stack([losses.sum(), torch.stack(num_correct).sum().double()])
+        totals = self.accelerator.reduce(totals, reduction="sum")
+        # The step's one wait for the device.
+        loss_sum, correct, norm, *each = torch.cat([totals, grad_norm.double()[None], losses]).tolist()
+
+        self._require_finite(loss_sum, norm, each, batches)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        return StepResult(loss_sum, int(correct), num_targets, norm)
+
+    def _require_finite(self, loss_sum: float, norm: float, each: list[float], batches: Sequence[Batch]) -> None:
+        finite = torch.isfinite(torch.tensor([loss_sum, norm])).tolist()
+        # With a scaled loss an infinite gradient is normal: the scaler skips the step and lowers its scale.
+        if finite[0] and (finite[1] or self.precision.scales_loss):
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        bad = next((index for index, value in enumerate(each) if not abs(value) < float("inf")), None)
+        rows = f" in training examples {sorted(batches[bad].rows)}" if bad is not None else ""
+        what = f"the loss is {loss_sum:g}{rows}" if not finite[0] else f"the gradient's norm is {norm:g}"
+        fix = "lower train.learning_rate, look at these examples, or compute in model.dtype=float32"
+        raise NonFiniteLoss(Problem("training", f"{what}; no weight was changed by this step", fix))
+
+
+def ignore_labels(batch: Batch) -> Batch:
+    """The same inputs without targets: for a process that has no example in a step but must take part in it."""
+    return Batch(batch.inputs, torch.full_like(batch.labels, IGNORE_INDEX), batch.rows)

@@ -1,0 +1,241 @@
+"""One training from recipe to verified adapter: opening the run directory, the loop, what is written at the end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+
+from .adapters import files
+from .adapters.attach import count_parameters, hold_frozen_weights
+from .announce import announce_run
+from .assemble import BuiltModel, Prepared, build_model, prepare
+from .config import RunConfig, config_tree, to_yaml
+from .config.schema import learning_rate
+from .contracts import Tracker, load_plugin
+from .data.batches import StepPlan
+from .environment import describe_environment, package_version, processor_name
+from .evaluation.metrics import quick_metrics
+from .models.precision import Precision, choose_precision
+from .run_directory import RunDirectory, read_json, write_atomically, write_json, write_text
+from .training.checkpoint import Progress
+from .training.display import ProgressDisplay
+from .training.hardware import HardwareSampler, peak_memory_bytes
+from .training.loop import Training
+from .training.optim import make_optimizer
+from .training.step import Stepper
+from .types import Interrupted, Problem, RunError
+
+PROBE_EXAMPLES = 16
+
+
+def run_training(config: RunConfig, run: RunDirectory, *, resume: bool, console: Console) -> None:
+    """Trains in `run`, which is made here or, with `resume`, continued. The caller has named it in the config."""
+    accelerator = Accelerator()
+    quiet = console if accelerator.is_main_process else Console(quiet=True)
+    prepared = prepare(config)
+    precision = choose_precision(config.model.dtype, accelerator.device)
+    torch.set_num_threads(_saved_threads(run) if resume else torch.get_num_threads())
+    built = build_model(config, prepared.task)
+    model = built.model
+    announce_run(quiet, run, prepared, built, precision)
+    with ExitStack() as stack:
+        if accelerator.is_main_process:
+            if not resume:
+                run.create()
+            stack.enter_context(run.lock())
+            if not resume:
+                _write_start(run, config, prepared)
+        accelerator.wait_for_everyone()
+        hold_frozen_weights(model, precision.dtype)
+        model.to(accelerator.device)
+        progress = _train(config, run, prepared, model, accelerator, precision, resume, quiet)
+        if accelerator.is_main_process:
+            _save_trained(config, run, prepared, built, precision)
+            write_json(run.summary, _summary(config, run, model, progress, precision))
+        accelerator.wait_for_everyone()
+
+
+def evaluate_in_fresh_process(run: RunDirectory) -> dict[str, Any]:
+    """Scores and verifies what lies on disk, in a process that has trained nothing.
+
+    Raises RunError where that process fails; its messages have gone to stderr.
+    """
+    command = [sys.executable, "-m", "lorafy", "evaluate", str(run.path), "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=False)
+    if not done.stdout.strip():
+        message = f"the evaluation in a fresh process ended with exit code {done.returncode}"
+        raise RunError(Problem(str(run.path), message, f"see its messages above; repeat: lorafy evaluate {run.path}"))
+    return json.loads(done.stdout)
+
+
+def _train(
+    config: RunConfig,
+    run: RunDirectory,
+    prepared: Prepared,
+    model: Any,
+    accelerator: Accelerator,
+    precision: Precision,
+    resume: bool,
+    console: Console,
+) -> Progress:
+    features = prepared.features["train"]
+    plan = StepPlan(len(features), config.train.batch_size, config.run.seed)
+    num_steps = plan.num_steps(config.train.num_epochs, config.train.max_steps)
+    scaler = torch.amp.GradScaler(accelerator.device.type, enabled=precision.scales_loss)
+    optimizer = make_optimizer(model, config.train)
+    wrapped = accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
+    stepper = Stepper(wrapped, prepared.task, optimizer, scaler, accelerator, precision, config.train.max_grad_norm)
+    step = run.named_step("last") if resume else None
+    with ExitStack() as stack:
+        trackers: list[Tracker] = []
+        if accelerator.is_main_process:
+            names = dict.fromkeys(["jsonl", *config.trackers])
+            trackers = [load_plugin("trackers", name).open_tracker(run, step) for name in names]
+            for tracker in trackers:
+                stack.callback(tracker.close)
+        display = ProgressDisplay(console, num_steps, step or 0)
+        training = Training(
+            run=run,
+            config=config.train,
+            seed=config.run.seed,
+            peak_learning_rate=learning_rate(config),
+            stepper=stepper,
+            features=features,
+            plan=plan,
+            num_steps=num_steps,
+            validate=_validation(prepared, model, precision),
+            trackers=trackers,
+            display=display,
+            progress=Progress(num_threads=torch.get_num_threads()),
+        )
+        if step is not None:
+            training.resume(step)
+            console.print(f"Resumed after step {step} of {num_steps}.")
+        if accelerator.is_main_process:
+            gpu = precision.device.index if precision.device.type == "cuda" else None
+            stack.enter_context(HardwareSampler(run.hardware, start_seconds=training.progress.seconds, gpu_index=gpu))
+        stack.enter_context(display)
+        try:
+            return training.train()
+        except Interrupted as stop:
+            raise Interrupted(stop.signal_number, f"{stop}. Continue with: lorafy train {run.path} --resume") from None
+
+
+def _validation(prepared: Prepared, model: Any, precision: Precision) -> Any:
+    features = prepared.features.get("validation")
+    if not features:
+        return None
+    labels = torch.tensor([feature.label for feature in features])
+
+    def validate() -> Mapping[str, float]:
+        scores = prepared.task.scores(model, features, device=precision.device, autocast=precision.autocast)
+        return quick_metrics(scores, labels)
+
+    return validate
+
+
+def _write_start(run: RunDirectory, config: RunConfig, prepared: Prepared) -> None:
+    write_json(run.environment, describe_environment())
+    write_json(run.preflight, prepared.report())
+    write_text(run.config, to_yaml(config))
+
+
+def _save_trained(
+    config: RunConfig, run: RunDirectory, prepared: Prepared, built: BuiltModel, precision: Precision
+) -> None:
+    model, base = built.model, built.base
+    folder = {"lora": run.adapter, "full": run.model, "none": run.head}[config.adapter.method]
+    split = prepared.features.get("validation") or prepared.features[prepared.corpus.scored_split]
+    batch = prepared.task.collate(split[:PROBE_EXAMPLES], range(len(split[:PROBE_EXAMPLES]))).to(precision.device)
+    model.eval()
+    with torch.inference_mode(), precision.autocast():
+        logits = model(**batch.inputs).logits.float().cpu()
+    probe = {name: tensor.cpu() for name, tensor in batch.inputs.items()} | {"logits": logits}
+    manifest = files.Manifest(
+        lorafy_version=str(package_version("lorafy")),
+        task=prepared.task.name,
+        method=config.adapter.method,
+        model=config.model.model_dump(mode="json"),
+        base_fingerprint=base.fingerprint,
+        labels=prepared.corpus.label_names,
+        max_length=prepared.task.max_length,
+        seed=config.run.seed,
+        head=base.head,
+        probe=probe_circumstances(precision),
+    )
+    write_atomically(folder, lambda target: files.save_trained(model, prepared.task.tokenizer, manifest, probe, target))
+
+
+def probe_circumstances(precision: Precision) -> dict[str, Any]:
+    """Where all of these are equal, the same products are summed in the same order."""
+    device = torch.cuda.get_device_name() if precision.device.type == "cuda" else processor_name()
+    return {
+        "dtype": precision.name,
+        "device": device,
+        "torch": torch.__version__,
+        "num_threads": torch.get_num_threads(),
+    }
+
+
+def _summary(
+    config: RunConfig, run: RunDirectory, model: Any, progress: Progress, precision: Precision
+) -> dict[str, Any]:
+    count = count_parameters(model)
+    trained = run.trained
+    assert trained is not None
+    gpu = precision.device.type == "cuda"
+    return {
+        "status": "finished",
+        "method": config.adapter.method,
+        "num_steps": progress.step,
+        "stopped_early": progress.stopped_early,
+        "best_step": progress.best_step,
+        "best_metric": None if progress.best is None else "accuracy",
+        "best_value": None if progress.best is None else progress.best[0],
+        "seconds": round(progress.seconds, 2),
+        "trainable_parameters": count.trainable,
+        "total_parameters": count.total,
+        "peak_memory_bytes": torch.cuda.max_memory_allocated() if gpu else peak_memory_bytes(),
+        "bytes_on_disk": (trained / files.WEIGHTS[config.adapter.method]).stat().st_size,
+        "device": precision.device.type,
+        "device_name": torch.cuda.get_device_name() if gpu else processor_name(),
+        "dtype": precision.name,
+        "num_threads": torch.get_num_threads(),
+    }
+
+
+def _saved_threads(run: RunDirectory) -> int:
+    """The thread count of the checkpoint: sums in another order are other bits."""
+    step = run.named_step("last")
+    if step is None:
+        return torch.get_num_threads()
+    return read_json(run.checkpoint(step) / "state.json")["num_threads"]
+
+
+def config_differences(left: RunConfig, right: RunConfig) -> list[str]:
+    """Dotted keys whose values differ, the run's name and place left out."""
+
+    def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in tree.items():
+            found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        return found
+
+    a, b = leaves(config_tree(left)), leaves(config_tree(right))
+    keys = sorted(set(a) | set(b))
+    return [key for key in keys if not key.startswith("run.") and a.get(key) != b.get(key)]
+
+
+def with_run(config: RunConfig, run: Path) -> RunConfig:
+    """The config with this run's name and place in it."""
+    section = config.run.model_copy(update={"name": run.name, "output_dir": str(run.parent)})
+    return config.model_copy(update={"run": section})

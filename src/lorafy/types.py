@@ -1,0 +1,147 @@
+"""The nouns that every room shares. No torch at import time: `lorafy --help` reads this file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+IGNORE_INDEX = -100
+"""The label of a target that takes no part in the loss (torch's cross_entropy default)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One labelled text, before any tokenizer. `row` is its number in `source`, counted from 1."""
+
+    text: str
+    label: str | None
+    source: str
+    row: int
+    text_pair: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str | None]:
+        """What makes two examples the same text: white space at the ends does not count."""
+        return self.text.strip(), None if self.text_pair is None else self.text_pair.strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """One encoded example: token ids and the index of its label (IGNORE_INDEX where it has none)."""
+
+    input_ids: list[int]
+    label: int
+    token_type_ids: list[int] | None = None
+    truncated: bool = False
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One micro-batch. `inputs` are (B, T) tensors, the model's keywords; `labels` is (B,).
+
+    `rows` are the indices of its examples in their split, so that an error can name them.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    labels: torch.Tensor
+    rows: list[int]
+
+    def to(self, device: torch.device) -> Batch:
+        inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
+        return Batch(inputs, self.labels.to(device, non_blocking=True), self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class LossOutput:
+    """What a task makes of one micro-batch: sums over its targets, never means.
+
+    loss_sum: scalar, fp32, the SUM of the targets' cross-entropies.
+    num_correct: scalar, the targets whose best-scored class is the label.
+    logits: (B, num_labels), detached, fp32.
+    """
+
+    loss_sum: torch.Tensor
+    num_correct: torch.Tensor
+    logits: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class StepStats:
+    """One optimizer step, over all its micro-batches and all processes. `loss` is the mean over targets."""
+
+    step: int
+    epoch: float
+    loss: float
+    accuracy: float
+    learning_rate: float
+    grad_norm: float
+    num_examples: int
+    num_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one pre-flight check saw. An `error` refuses the run, a `warning` and a `note` are shown."""
+
+    check: str
+    level: str
+    message: str
+    fix: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake of the user's: where it stands, what is wrong, what to do."""
+
+    where: str
+    message: str
+    fix: str | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}"
+        return f"{text}\n    -> {self.fix}" if self.fix else text
+
+
+class UserError(Exception):
+    """The user's mistakes, all of them at once. The command line prints them and exits with 2."""
+
+    def __init__(self, problems: Problem | Iterable[Problem]):
+        self.problems = [problems] if isinstance(problems, Problem) else list(problems)
+        assert self.problems, "a UserError needs at least one problem"
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class ConfigError(UserError):
+    """A recipe, an override or an argument that cannot be used."""
+
+
+class DataError(UserError):
+    """Data that cannot be used."""
+
+
+class ModelError(UserError):
+    """A model, tokenizer or adapter that cannot be loaded or used."""
+
+
+class RunError(UserError):
+    """A run directory in a state that the verb cannot use."""
+
+
+class NonFiniteLoss(UserError):
+    """The loss or its gradient became NaN or infinite. No weight was changed by that step."""
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM, after a checkpoint was written."""
+
+    def __init__(self, signal_number: int, message: str):
+        self.signal_number = signal_number
+        super().__init__(message)
