@@ -15,16 +15,23 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .types import Batch, ConfigError, Example, Features, LossOutput, Problem
 
 if TYPE_CHECKING:
-    from .config.schema import AdapterConfig, DataConfig
+    from .config.schema import AdapterSection, Columns
 
 
 class Format(Protocol):
     """formats/: a raw record becomes an Example. Pure."""
 
-    def resolve_columns(self, names: Sequence[str], config: DataConfig, where: str) -> Mapping[str, Any]:
+    def resolve_columns(self, names: Sequence[str], config: Columns, where: str, *, labelled: bool = True) -> Columns:
         """Which column plays which part. Raises DataError naming the columns that are there."""
 
-    def parse(self, record: Mapping[str, Any], columns: Mapping[str, Any], source: str, row: int) -> Example: ...
+    def parse(
+        self,
+        record: Mapping[str, Any],
+        columns: Columns,
+        source: str,
+        row: int,
+        label_names: Mapping[str, list[str]],
+    ) -> Example: ...
 
 
 class Task(Protocol):
@@ -42,12 +49,12 @@ class Task(Protocol):
 class AdapterMethod(Protocol):
     """adapters/: what of a model is trained. The file defines `attach`."""
 
-    def attach(self, model: Any, config: AdapterConfig, head: Sequence[str]) -> Any:
+    def attach(self, model: Any, config: AdapterSection, head: Sequence[str], base_name: str) -> Any:
         """Freezes and adds parameters; returns the model to train. Trainable parameters are fp32."""
 
 
 class Tracker(Protocol):
-    """trackers/: where metrics go. The file defines `open_tracker(directory, resume_step) -> Tracker`."""
+    """trackers/: where metrics go. The file defines `open_tracker(run, resume_step) -> Tracker`."""
 
     def log(self, record: Mapping[str, Any]) -> None:
         """`record` holds `step`, `split` (train or validation) and numbers."""

@@ -1,6 +1,6 @@
 import matplotlib
 import pytest
-from conftest import CHINESE
+from made_up_run import CHINESE
 from matplotlib import font_manager
 
 from lorafy.report import fonts

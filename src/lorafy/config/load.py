@@ -184,8 +184,6 @@ def config_tree(config: RunConfig) -> dict[str, Any]:
     tree = config.model_dump(mode="json")
     if config.adapter.method != "lora":
         tree["adapter"] = {"method": config.adapter.method}
-    if config.train.max_steps is not None:
-        del tree["train"]["num_epochs"]
     if config.data.validation:
         del tree["data"]["split"]
     return tree

@@ -115,7 +115,11 @@ class AdapterSection(Section):
 
 
 class TrainSection(Section):
-    num_epochs: Number = Field(3, gt=0, description="passes over the training split")
+    num_epochs: Number | None = Field(
+        None,
+        gt=0,
+        description="passes over the training split; default: 3, more for small sets (150 steps, 10 passes at most)",
+    )
     max_steps: Integer | None = Field(None, ge=1, description="stop after so many optimizer steps, whatever num_epochs")
     batch_size: Integer = Field(32, ge=1, description="examples per optimizer step, over all processes")
     micro_batch_size: Integer | None = Field(
@@ -146,7 +150,7 @@ class TrainSection(Section):
     def _consistent(self) -> TrainSection:
         if self.early_stopping is not None and self.evaluate_every is None:
             raise ValueError("early_stopping: no effect while evaluate_every is null")
-        if self.max_steps is not None and "num_epochs" in self.model_fields_set:
+        if self.max_steps is not None and self.num_epochs is not None:
             raise ValueError("max_steps and num_epochs: give one of them")
         return self
 

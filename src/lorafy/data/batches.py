@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 MICRO_BATCH_COST_TOKENS = 256
 """What one more forward and backward costs beside its tokens, in tokens (see docs/log.md for the measurement)."""
 
+FEWEST_EPOCHS, MOST_EPOCHS, FEWEST_STEPS = 3, 10, 150
+"""A few hundred examples learn nothing in three passes (see docs/log.md)."""
+
 
 @dataclass
 class StepPlan:
@@ -28,7 +31,10 @@ class StepPlan:
     def steps_per_epoch(self) -> int:
         return math.ceil(self.num_examples / self.batch_size)
 
-    def num_steps(self, num_epochs: float, max_steps: int | None) -> int:
+    def num_steps(self, num_epochs: float | None, max_steps: int | None) -> int:
+        """Of the whole run. Without either wish: 3 epochs, more where these would be fewer than 150 steps."""
+        if num_epochs is None:
+            num_epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(FEWEST_STEPS / self.steps_per_epoch)))
         return max_steps or max(1, round(num_epochs * self.steps_per_epoch))
 
     def examples(self, step: int) -> list[int]:

@@ -130,7 +130,7 @@ def _make_splits(splits: dict[str, list[Example]], config: RunConfig) -> list[Fi
     if data.max_rows is not None and data.max_rows < len(splits["train"]):
         notes.append(Finding("rows", "note", f"{data.max_rows:,} of {len(splits['train']):,} rows of train drawn"))
         splits["train"] = sample_stratified(splits["train"], data.max_rows, seed)
-    train, validation, test = data.split
+    train, validation, _ = data.split
     if "validation" not in splits and "test" not in splits:
         parts = split_stratified(splits["train"], data.split, seed)
         splits.update({name: part for name, part in zip(("train", "validation", "test"), parts, strict=True) if part})

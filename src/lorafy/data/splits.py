@@ -37,7 +37,7 @@ def split_stratified(examples: Sequence[Example], shares: Sequence[float], seed:
 
 
 def sample_stratified(examples: Sequence[Example], count: int, seed: int) -> list[Example]:
-    """`count` examples with the labels in proportion (largest remainders), in their order; all where there are fewer."""
+    """`count` examples, the labels in proportion (largest remainders), in their order; all where there are fewer."""
     if count >= len(examples):
         return list(examples)
     by_label = _indices_by_label(examples)

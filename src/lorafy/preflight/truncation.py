@@ -15,7 +15,8 @@ def check_features(features: Mapping[str, Sequence[Features]], max_length: int) 
         cut = sum(feature.truncated for feature in encoded)
         if cut:
             share = cut / len(encoded)
-            message = f"{cut:,} of {len(encoded):,} {split} texts ({share:.1%}) are longer than {max_length} tokens and lose their end"
+            texts = f"{cut:,} of {len(encoded):,} {split} texts ({share:.1%})"
+            message = f"{texts} are longer than {max_length} tokens and lose their end"
             level = "warning" if share > MUCH else "note"
             findings.append(Finding("truncation", level, message, "raise data.max_length if the model allows"))
     return findings

@@ -34,7 +34,7 @@ def size(num_bytes: float | None) -> str:
         return f"{num_bytes:.0f} B"
     value = num_bytes / 1024
     for unit in ("KiB", "MiB", "GiB"):
-        if round(value, 1) < 1024:
+        if round(value) < 1024:
             return f"{three_digits(value)} {unit}"
         value /= 1024
     return f"{three_digits(value)} TiB"
@@ -67,16 +67,16 @@ def short_count(number: float | None) -> str:
     value = float(number)
     for unit in ("k", "M", "G"):
         value /= 1000
-        if round(value, 1) < 1000:
+        if round(value) < 1000:
             return f"{three_digits(value)} {unit}"
     return f"{three_digits(value / 1000)} T"
 
 
 def three_digits(value: float) -> str:
     """0.843 -> `0.84`, 8.43 -> `8.4`, 84.3 -> `84.3`, 843.2 -> `843`."""
-    if value == 0 or value >= 100:
+    if value == 0 or round(value, 1) >= 100:
         return f"{value:.0f}"
-    return f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+    return f"{value:.1f}" if round(value, 2) >= 1 else f"{value:.2f}"
 
 
 def figure(value: Any) -> str:
