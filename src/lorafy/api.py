@@ -132,7 +132,6 @@ def train(
         if not run.eval_results.is_file():
             console.print("Evaluating and verifying from disk, in a fresh process ...")
             evaluate_in_fresh_process(run)
-        report(run, console)
     return Run(run.path)
 
 
@@ -153,13 +152,14 @@ def prepare(recipe: Recipe, overrides: Sequence[str] = (), output: Path | None =
 
 def report(run: RunDirectory, console: Console) -> None:
     """Draws plots/ and writes report.html from the run's files."""
-    for note in draw_plots(run).notes:
+    drawn = draw_plots(run)
+    for note in drawn.notes:
         console.print(note, style="yellow")
-    write_report(run)
+    write_report(run, drawn)
 
 
-def evaluate(model: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Loads MODEL from disk, merges, scores and verifies it; for a run writes eval_results.json.
+def evaluate(model: Path | str, overrides: Sequence[str] = (), *, console: Console | None = None) -> dict[str, Any]:
+    """Loads MODEL from disk, merges, scores and verifies it; for a run writes eval_results.json, plots and report.
 
     The split is test, else validation. `data.*` overrides score other data (a run's own data by default).
     """
@@ -187,6 +187,7 @@ def evaluate(model: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]
     }
     if run.is_run and not overrides:
         write_json(run.eval_results, results)
+        report(run, console or Console(stderr=True))
     return results
 
 

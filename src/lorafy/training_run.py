@@ -196,6 +196,7 @@ def _summary(
     return {
         "status": "finished",
         "method": config.adapter.method,
+        "learning_rate": learning_rate(config),
         "num_steps": progress.step,
         "stopped_early": progress.stopped_early,
         "best_step": progress.best_step,

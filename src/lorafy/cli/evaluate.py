@@ -12,7 +12,7 @@ def evaluate(model: Model, overrides: Overrides = None, as_json: AsJson = False)
     """Load from disk, merge, verify, and score the test split (else validation). Writes RUN/eval_results.json."""
     from ..api import evaluate
 
-    results = evaluate(model, overrides or [])
+    results = evaluate(model, overrides or [], console=messages(as_json))
     if as_json:
         print_json(results)
     else:

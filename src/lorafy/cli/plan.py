@@ -1,2 +1,50 @@
-def plan() -> None:
-    pass
+"""lorafy plan"""
+
+from __future__ import annotations
+
+from .arguments import AsJson, Overrides, Recipe, messages, print_json
+
+
+def plan(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Show what training would do: data, layers, parameters, tokens, memory, time. Trains nothing."""
+    from dataclasses import asdict
+
+    from ..announce import announce_data, announce_model
+    from ..api import load_recipe
+    from ..assemble import build_model, prepare
+    from ..config.schema import learning_rate
+    from ..forecast import forecast
+    from ..models.precision import choose_device, choose_precision
+    from ..report.numbers import duration, size
+
+    console = messages(as_json)
+    config, _ = load_recipe(recipe, overrides or [])
+    prepared = prepare(config)
+    announce_data(console, prepared)
+    built = build_model(config, prepared.task)
+    precision = choose_precision(config.model.dtype, choose_device())
+    announce_model(console, built, precision)
+    cost = forecast(config, prepared, built, precision)
+    rate = learning_rate(config)
+    console.print(
+        f"{cost.num_steps:,} steps of {config.train.batch_size} examples ({cost.num_epochs:.2f} epochs), "
+        f"{cost.num_tokens:,} tokens and {cost.padded_share:.0%} padding; learning rate {rate:g}, {config.train.schedule}.",
+        highlight=False,
+    )
+    console.print(
+        f"[bold]About {duration(cost.seconds)} and {size(cost.memory_bytes)} of memory[/], measured on "
+        f"{cost.sampled_steps} steps of forward and backward on this machine. Nothing was trained.",
+        highlight=False,
+    )
+    if as_json:
+        print_json(
+            {
+                "data": prepared.report(),
+                "targets": [asdict(group) for group in built.targets],
+                "trainable_parameters": built.parameters.trainable,
+                "total_parameters": built.parameters.total,
+                "learning_rate": rate,
+                "dtype": precision.name,
+                "forecast": asdict(cost),
+            }
+        )
