@@ -128,10 +128,9 @@ def train(
         console.print(f"{run.path} is finished: there is nothing to resume.")
     else:
         run_training(with_run(config, run.path), run, resume=resume, console=console)
-    if _is_main_process():
-        if not run.eval_results.is_file():
-            console.print("Evaluating and verifying from disk, in a fresh process ...")
-            evaluate_in_fresh_process(run)
+    if _is_main_process() and not run.eval_results.is_file():
+        console.print("Evaluating and verifying from disk, in a fresh process ...")
+        evaluate_in_fresh_process(run)
     return Run(run.path)
 
 

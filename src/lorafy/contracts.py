@@ -40,7 +40,9 @@ class Task(Protocol):
     def encode(self, examples: Sequence[Example]) -> list[Features]: ...
 
     def collate(self, features: Sequence[Features], rows: Sequence[int]) -> Batch:
-        """Pads to the longest of these features, never to a fixed length."""
+        """Pads to `padded_length` of the longest of these features, never to a fixed length."""
+
+    def padded_length(self, num_tokens: int) -> int: ...
 
     def loss(self, model: Any, batch: Batch) -> LossOutput:
         """The SUM over targets, in fp32."""

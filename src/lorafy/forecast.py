@@ -77,14 +77,14 @@ def _cut(config: RunConfig, prepared: Prepared, plan: StepPlan, precision: Preci
     examples = plan.examples(step)
     return micro_batches(
         examples,
-        {row: len(prepared.features["train"][row]) for row in examples},
+        {row: prepared.task.padded_length(len(prepared.features["train"][row])) for row in examples},
         max_tokens=MAX_MICRO_BATCH_TOKENS[precision.device.type],
         max_examples=config.train.micro_batch_size,
     )
 
 
 def _padded(prepared: Prepared, cut: Sequence[int]) -> int:
-    return len(cut) * max(len(prepared.features["train"][row]) for row in cut)
+    return len(cut) * prepared.task.padded_length(max(len(prepared.features["train"][row]) for row in cut))
 
 
 def _measure(model: Any, prepared: Prepared, batches: Sequence[Batch], precision: Precision) -> float:

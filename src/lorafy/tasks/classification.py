@@ -13,6 +13,8 @@ from torch.nn import functional
 from ..types import IGNORE_INDEX, Batch, Example, Features, LossOutput
 
 ENCODE_CHUNK = 1_000
+LENGTH_MULTIPLE = 16
+"""oneDNN compiles a primitive for every shape it has not seen: few lengths are faster than exact ones (docs/log.md)."""
 SCORE_TOKENS = 4_096
 """Padded tokens of one forward without gradients."""
 
@@ -59,9 +61,13 @@ class Classification:
             verbose=False,
         )
 
+    def padded_length(self, num_tokens: int) -> int:
+        """T for a batch whose longest text has so many tokens: rounded up, within `max_length`."""
+        return max(num_tokens, min(-(-num_tokens // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self.max_length))
+
     def collate(self, features: Sequence[Features], rows: Sequence[int]) -> Batch:
-        """(B, T) with T the longest of these features. Padding is masked by position, never by token id."""
-        length = max(len(feature) for feature in features)
+        """(B, T) with T the longest of these features, rounded up. Padding is masked by position, never by token id."""
+        length = self.padded_length(max(len(feature) for feature in features))
         ids = torch.full((len(features), length), self.tokenizer.pad_token_id, dtype=torch.long)
         mask = torch.zeros(len(features), length, dtype=torch.long)
         types = torch.zeros(len(features), length, dtype=torch.long)

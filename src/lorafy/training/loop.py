@@ -140,7 +140,7 @@ class Training:
         mine = examples[accelerator.process_index :: accelerator.num_processes]
         if not mine:
             return [ignore_labels(task.collate([self.features[examples[0]]], examples[:1]))]
-        lengths = {index: len(self.features[index]) for index in mine}
+        lengths = {index: task.padded_length(len(self.features[index])) for index in mine}
         cuts = micro_batches(
             mine,
             lengths,
