@@ -28,7 +28,8 @@ def plan(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -
     rate = learning_rate(config)
     console.print(
         f"{cost.num_steps:,} steps of {config.train.batch_size} examples ({cost.num_epochs:.2f} epochs), "
-        f"{cost.num_tokens:,} tokens and {cost.padded_share:.0%} padding; learning rate {rate:g}, {config.train.schedule}.",
+        f"{cost.num_tokens:,} tokens and {cost.padded_share:.0%} padding; "
+        f"learning rate {rate:g}, {config.train.schedule}.",
         highlight=False,
     )
     console.print(

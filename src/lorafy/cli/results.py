@@ -40,6 +40,8 @@ def print_verification(console: Console, verification: dict[str, Any] | None) ->
     for check in verification["checks"]:
         mark = "[green]ok    [/]" if check["passed"] else "[bold red]FAILED[/]"
         figure = "inf" if check["figure"] is None else f"{check['figure']:.1e}"
-        console.print(f"{mark} {check['meaning']}: {figure} (limit {check['tolerance']:.0e})", highlight=False)
+        # Checksums are equal or not; the others have a figure.
+        figures = f": {figure} (limit {check['tolerance']:.0e})" if check["tolerance"] else ""
+        console.print(f"{mark} {check['meaning']}{figures}", highlight=False)
     if not verification["passed"]:
         console.print("[bold red]Verification failed: do not use these files.[/]")

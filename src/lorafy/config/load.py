@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ..types import ConfigError, Problem
+from .problems import is_section_rule, location, to_problems
 from .schema import RunConfig
 
 FILE_SUFFIXES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet"}
@@ -31,17 +32,19 @@ def load_config(recipe: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
         problem = apply_override(tree, override)
         if problem:
             problems.append(problem)
-    return parse_config(tree, str(recipe), problems)
+    return parse_config(tree, str(recipe), problems, overrides)
 
 
 def read_recipe(recipe: Path) -> dict[str, Any]:
     if not recipe.is_file():
         raise ConfigError(_missing_recipe(recipe))
     try:
-        tree = yaml.safe_load(recipe.read_text(encoding="utf-8-sig"))
+        tree = yaml.load(recipe.read_text(encoding="utf-8-sig"), _RecipeLoader)
     except UnicodeDecodeError as error:
         raise ConfigError(Problem(str(recipe), "not UTF-8", "save the recipe as UTF-8")) from error
-    except yaml.YAMLError as error:
+    except OSError as error:
+        raise ConfigError(Problem(str(recipe), f"cannot be read: {error.strerror}")) from error
+    except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{recipe}, line {mark.line + 1}" if mark else str(recipe)
         reason = getattr(error, "problem", None) or str(error)
@@ -53,21 +56,68 @@ def read_recipe(recipe: Path) -> dict[str, Any]:
     return tree
 
 
-def parse_config(tree: Mapping[str, Any], where: str, problems: Sequence[Problem] = ()) -> RunConfig:
-    """Validates a tree of plain values. `problems` found earlier are raised with the new ones."""
+class _RecipeLoader(yaml.SafeLoader):
+    """YAML takes the last of two equal keys in silence; here that is a mistake."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.MarkedYAMLError(problem=f"'{key.value}' stands there twice", problem_mark=key.start_mark)
+            seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+        return super().construct_mapping(node, deep)
+
+
+def parse_config(
+    tree: Mapping[str, Any], where: str, problems: Sequence[Problem] = (), overrides: Sequence[str] = ()
+) -> RunConfig:
+    """Validates a tree of plain values. `problems` found earlier are raised with the new ones.
+
+    `where` and `overrides` say in messages where a value stands.
+    """
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError([*problems, *(_problem(detail, where) for detail in error.errors())]) from error
+        found = [*problems, *to_problems(error.errors(), where, overrides)]
+        hidden = to_problems(_hidden_mistakes(tree, error.errors()), where, overrides)
+        raise ConfigError([*found, *(problem for problem in hidden if problem not in found)]) from error
     if problems:
         raise ConfigError(problems)
     return config
 
 
+def _hidden_mistakes(tree: Mapping[str, Any], details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """Mistakes between the keys of a section, which pydantic looks for only where each key is right by itself.
+
+    So the tree is looked at again without its wrong keys.
+    """
+    mended = copy.deepcopy(dict(tree))
+    for detail in details:
+        *parents, last = location(detail) or [""]
+        if is_section_rule(detail):
+            continue
+        node, key = mended, last
+        for parent in parents:
+            if not isinstance(node.get(parent), dict):
+                key = parent  # an item of a list: the whole list goes
+                break
+            node = node[parent]
+        if detail["type"] == "missing":
+            node[key] = "?"
+        else:
+            node.pop(key, None)
+    try:
+        RunConfig.model_validate(mended)
+    except ValidationError as error:
+        return [detail for detail in error.errors() if is_section_rule(detail)]
+    return []
+
+
 def apply_override(tree: dict[str, Any], override: str) -> Problem | None:
     """Sets `section.key=value` in the tree; the value is YAML, so numbers, lists and null work."""
     name, equals, text = override.partition("=")
-    keys = name.strip().split(".")
+    name = name.strip()
+    keys = name.split(".")
     if not equals or not all(keys):
         return Problem(override, "an override is written section.key=value", "for example train.num_epochs=1")
     try:
@@ -102,67 +152,21 @@ def _resolve_paths(tree: dict[str, Any], folder: Path) -> None:
 
 def resolve_path(value: Any, folder: Path, key: str) -> Any:
     """An absolute path where `value` is one; a hub name stays as it is."""
-    if not isinstance(value, str) or value == "minilm":
+    if not isinstance(value, str) or value in ("", "minilm"):
         return value
-    path = (folder / Path(value).expanduser()).resolve()
+    try:
+        path = (folder / Path(value).expanduser()).resolve()
+        exists = path.exists()
+    except (OSError, RuntimeError, ValueError):  # longer than a file name may be, ~ of an unknown user, a zero byte
+        return value
     is_path = (
         key == "output_dir"
-        or path.exists()
+        or exists
         or Path(value).suffix.lower() in FILE_SUFFIXES
         or value.startswith((".", "~", "/", "\\"))
         or Path(value).is_absolute()
     )
     return str(path) if is_path else value
-
-
-def _problem(detail: ErrorDetails, where: str) -> Problem:
-    location = [part for part in detail["loc"] if not (isinstance(part, str) and _is_union_branch(part))]
-    path = ".".join(str(part) for part in location) or "recipe"
-    message, value = detail["msg"], detail.get("input")
-    if detail["type"] == "extra_forbidden":
-        return Problem(path, f"unknown key in {where}", _nearest(location))
-    if detail["type"] == "missing":
-        return Problem(path, f"missing in {where}", "add it; every other key has a default")
-    message = re.sub(r"^Value error, ", "", message)
-    if detail["type"] == "value_error" and isinstance(value, (dict, BaseModel)):
-        return Problem(path, message)
-    return Problem(path, f"{message[0].lower()}{message[1:]}, but it is {value!r} in {where}")
-
-
-def _is_union_branch(part: str) -> bool:
-    return bool(re.match(r"(constrained-|literal\[|function-|list\[|int$|float$|str$)", part))
-
-
-def _nearest(location: Sequence[Any]) -> str:
-    """What the user may have meant: the nearest key here, or the same name in another section."""
-    *parents, wrong = [str(part) for part in location]
-    known = list(_keys_below(RunConfig, parents))
-    match = difflib.get_close_matches(wrong, known, n=1, cutoff=0.6)
-    if match:
-        return f"did you mean {'.'.join([*parents, match[0]])}?"
-    leaves = {path.rpartition(".")[2]: path for path in all_keys()}
-    elsewhere = difflib.get_close_matches(wrong, leaves, n=1, cutoff=0.6)
-    if elsewhere:
-        return f"did you mean {leaves[elsewhere[0]]}?"
-    return f"known here: {', '.join(known)}"
-
-
-def _keys_below(model: type[BaseModel], parents: Sequence[str]) -> Iterator[str]:
-    for name in parents:
-        annotation = model.model_fields[name].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        model = annotation
-    yield from model.model_fields
-
-
-def all_keys(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of the tree, sections left out."""
-    for name, field in model.model_fields.items():
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield from all_keys(annotation, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
 
 
 def _missing_recipe(recipe: Path) -> Problem:

@@ -17,10 +17,24 @@ def _no_boolean(value: Any) -> Any:
     return value
 
 
+def _three_shares(value: Any) -> Any:
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        raise ValueError("should be three shares, such as [0.7, 0.1, 0.2] for train, validation and test")
+    return value
+
+
+def _refuse(mistakes: list[str]) -> None:
+    """For a section's own rules, which look at several keys: one line `key: what is wrong` for each mistake."""
+    if mistakes:
+        raise ValueError("\n".join(mistakes))
+
+
 Integer = Annotated[int, BeforeValidator(_no_boolean)]
 Number = Annotated[float, BeforeValidator(_no_boolean)]
 Every = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1)] | Literal["epoch"] | None
-Column = str | Integer | None
+Column = str | Annotated[int, BeforeValidator(_no_boolean), Field(ge=0)] | None
+Text = Annotated[str, Field(min_length=1)]
+Split = Annotated[tuple[Number, Number, Number], BeforeValidator(_three_shares)]
 
 
 class Section(BaseModel):
@@ -38,7 +52,7 @@ class RunSection(Section):
 
 
 class ModelSection(Section):
-    path: str = Field(description="minilm (built in), a folder, or a Hugging Face hub name")
+    path: Text = Field(description="minilm (built in), a folder, or a Hugging Face hub name")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
         description="precision of the products; auto: bfloat16 where the processor or GPU is fast at it, float16 on "
@@ -46,6 +60,12 @@ class ModelSection(Section):
     )
     revision: str | None = Field(None, description="branch, tag or commit of a hub model")
     trust_remote_code: bool = Field(False, description="run Python code that the model's folder carries")
+
+    @model_validator(mode="after")
+    def _revision_is_of_the_hub(self) -> ModelSection:
+        if self.revision is not None and self.path == "minilm":
+            _refuse(["revision: no effect on the built-in minilm; remove it"])
+        return self
 
 
 class Columns(Section):
@@ -62,18 +82,18 @@ class Columns(Section):
 
 
 class DataSection(Section):
-    train: str = Field(
+    train: Text = Field(
         description="csv, tsv, json, jsonl or parquet file, a saved data set's folder, or a hub data set's name"
     )
-    validation: str | None = Field(None, description="the same for validation; default: cut from train")
-    test: str | None = Field(None, description="the same for test; default: cut from train when nothing else is given")
+    validation: Text | None = Field(None, description="the same for validation; default: cut from train")
+    test: Text | None = Field(None, description="the same for test; default: cut from train when nothing else is given")
     subset: str | None = Field(None, description="configuration of a hub data set, such as sst2 of nyu-mll/glue")
     columns: Columns = Field(default_factory=Columns)
     labels: list[str] | None = Field(
         None, min_length=2, description="names for numeric labels: the first names label 0, and so on"
     )
     max_rows: Integer | None = Field(None, ge=1, description="at most so many rows of train, drawn by the seed")
-    split: tuple[Number, Number, Number] = Field(
+    split: Split = Field(
         (0.7, 0.1, 0.2), description="shares of train, validation and test where lorafy makes the split"
     )
     balance: Literal["downsample"] | None = Field(
@@ -85,11 +105,16 @@ class DataSection(Section):
     encoding: str = Field("utf-8", description="character encoding of text files, such as gb18030")
 
     @model_validator(mode="after")
-    def _split_is_shares(self) -> DataSection:
+    def _consistent(self) -> DataSection:
+        mistakes = []
         if abs(sum(self.split) - 1) > 1e-6 or min(self.split) < 0 or self.split[0] == 0:
-            raise ValueError(
-                f"split: the shares {list(self.split)} should add up to 1, with something left to train on"
-            )
+            mistakes.append(f"split: the shares {list(self.split)} should add up to 1, with something left to train on")
+        if self.validation and "split" in self.model_fields_set:
+            mistakes.append("split: no effect while data.validation is given; remove it")
+        repeated = sorted({name for name in self.labels or [] if (self.labels or []).count(name) > 1})
+        if repeated:
+            mistakes.append(f"labels: {', '.join(repeated)} stands there more than once; each label has one name")
+        _refuse(mistakes)
         return self
 
 
@@ -106,11 +131,13 @@ class AdapterSection(Section):
 
     @model_validator(mode="after")
     def _only_lora_has_settings(self) -> AdapterSection:
-        given = sorted(self.model_fields_set - {"method"})
-        if self.method != "lora" and given:
-            raise ValueError(f"{', '.join(given)}: no effect with method: {self.method}; remove them")
-        if isinstance(self.target_modules, list) and not self.target_modules:
-            raise ValueError("target_modules: the list is empty; name at least one layer, or use auto")
+        mistakes = []
+        if self.method != "lora":
+            given = sorted(self.model_fields_set - {"method"})
+            mistakes += [f"{key}: no effect with method: {self.method}; remove it" for key in given]
+        if self.target_modules == []:
+            mistakes.append("target_modules: the list is empty; name at least one layer, or use auto")
+        _refuse(mistakes)
         return self
 
 
@@ -148,10 +175,12 @@ class TrainSection(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainSection:
+        mistakes = []
         if self.early_stopping is not None and self.evaluate_every is None:
-            raise ValueError("early_stopping: no effect while evaluate_every is null")
+            mistakes.append("early_stopping: no effect while train.evaluate_every is null; give one, or remove this")
         if self.max_steps is not None and self.num_epochs is not None:
-            raise ValueError("max_steps and num_epochs: give one of them")
+            mistakes.append("max_steps: train.num_epochs is given too; give one of them")
+        _refuse(mistakes)
         return self
 
 
@@ -165,12 +194,6 @@ class RunConfig(Section):
     trackers: list[Literal["jsonl", "tensorboard"]] = Field(
         ["jsonl", "tensorboard"], description="where metrics go; jsonl is always written"
     )
-
-    @model_validator(mode="after")
-    def _given_validation_leaves_nothing_to_split(self) -> RunConfig:
-        if self.data.validation and "split" in self.data.model_fields_set:
-            raise ValueError("data.split: no effect while data.validation is given; remove it")
-        return self
 
 
 LEARNING_RATES = {"lora": 5e-4, "full": 5e-5, "none": 1e-3}

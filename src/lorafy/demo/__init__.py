@@ -18,4 +18,5 @@ def recipe(output_dir: Path) -> dict[str, Any]:
         "run": {"output_dir": str(output_dir.resolve())},
         "model": {"path": "minilm"},
         "data": {"train": str(Path(__file__).parent / "sms.csv")},
+        "train": {"num_epochs": 5},
     }

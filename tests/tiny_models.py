@@ -1,0 +1,88 @@
+"""Tiny base models of every architecture the tests need, saved with a tokenizer of their kind. Start values by seed 0."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    BertTokenizerFast,
+    DistilBertConfig,
+    DistilBertModel,
+    GPT2Config,
+    GPT2Model,
+    GPT2TokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+    RobertaTokenizerFast,
+)
+from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
+
+from lorafy.config import parse_config
+from lorafy.config.schema import RunConfig
+
+WIDTH = 32
+LABELS = ["ham", "spam"]
+
+
+def save_distilbert(folder: Path, tiny_bert: Path) -> Path:
+    tokenizer = BertTokenizerFast.from_pretrained(tiny_bert, model_max_length=64)
+    config = DistilBertConfig(
+        vocab_size=len(tokenizer), dim=WIDTH, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=64
+    )
+    return _save(DistilBertModel, config, tokenizer, folder)
+
+
+def save_roberta(folder: Path, tiny_bert: Path) -> Path:
+    names = ["<s>", "<pad>", "</s>", "<unk>", *bytes_to_unicode().values(), "<mask>"]
+    tokenizer = RobertaTokenizerFast(vocab={name: index for index, name in enumerate(names)}, merges=[])
+    config = RobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=130,
+        type_vocab_size=1,
+        pad_token_id=1,
+        bos_token_id=0,
+        eos_token_id=2,
+    )
+    return _save(RobertaModel, config, tokenizer, folder)
+
+
+def save_gpt2(folder: Path, tiny_bert: Path) -> Path:
+    names = [*bytes_to_unicode().values(), "<|endoftext|>"]
+    tokenizer = GPT2TokenizerFast(vocab={name: index for index, name in enumerate(names)}, merges=[])
+    end = tokenizer.eos_token_id
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_embd=WIDTH,
+        n_layer=2,
+        n_head=2,
+        n_positions=128,
+        bos_token_id=end,
+        eos_token_id=end,
+    )
+    return _save(GPT2Model, config, tokenizer, folder)
+
+
+def _save(kind: Any, config: Any, tokenizer: Any, folder: Path) -> Path:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        kind(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def make_config(model: Path | str, data: Path | str, **sections: dict[str, Any]) -> RunConfig:
+    """A recipe in float32 without tensorboard; `sections` are laid over it."""
+    tree: dict[str, Any] = {
+        "model": {"path": str(model), "dtype": "float32"},
+        "data": {"train": str(data)},
+        "trackers": ["jsonl"],
+    }
+    for name, values in sections.items():
+        tree[name] = tree.get(name, {}) | values
+    return parse_config(tree, "the test")

@@ -1,0 +1,20 @@
+"""Every tolerance of the tests, with its reason. A test that needs another one needs another reason first."""
+
+FLOAT64_ROUNDING = 1e-12
+"""Largest relative difference of float64 sums in another order: 2**-52 a product, over some thousand of them."""
+
+FLOAT32_ROUNDING = 1e-5
+"""The same for float32 through a small model, forward and backward: 2**-23 a product, some dozen layers."""
+
+FLOAT32_UPDATES = 1e-3
+"""Two processes against one over ten steps of AdamW, relative to the distance that the weights moved.
+
+Adam divides a gradient by its own size, so where it is near zero its rounding (1e-7 of the largest) is what is left.
+"""
+
+BFLOAT16_ROUNDING = 4 * 2**-8
+"""bfloat16 keeps 8 bits of a number: a unit in the last place at each of a few layers."""
+
+BOOTSTRAP_SHARE = 0.02
+"""A percentile of 1,000 bootstrap draws against one of a direct resampling with as many: the Monte Carlo error of the
+2.5 % point, about three standard errors for F1 over some hundred examples."""
