@@ -111,6 +111,19 @@ def recipe(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture
+def load_data() -> Callable[..., Any]:
+    """`load_data(train=path, seed=1, **more of the data section)` gives the Corpus, or raises what the user sees."""
+    from lorafy.config import parse_config
+    from lorafy.data.corpus import load_corpus
+
+    def load(train: Path | str, *, seed: int = 42, **data: Any) -> Any:
+        tree = {"run": {"seed": seed}, "model": {"path": "minilm"}, "data": {"train": train, **data}}
+        return load_corpus(parse_config(_plain(tree), "the test"))
+
+    return load
+
+
 def _plain(value: Any) -> Any:
     """Paths as text, so that a recipe may be written with them."""
     if isinstance(value, Mapping):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     BertTokenizerFast,
     DistilBertConfig,
@@ -17,8 +18,9 @@ from transformers import (
     RobertaModel,
     RobertaTokenizerFast,
 )
-from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
 
+
+from lorafy.assemble import BuiltModel, Prepared, build_model, prepare
 from lorafy.config import parse_config
 from lorafy.config.schema import RunConfig
 
@@ -34,8 +36,8 @@ def save_distilbert(folder: Path, tiny_bert: Path) -> Path:
     return _save(DistilBertModel, config, tokenizer, folder)
 
 
-def save_roberta(folder: Path, tiny_bert: Path) -> Path:
-    names = ["<s>", "<pad>", "</s>", "<unk>", *bytes_to_unicode().values(), "<mask>"]
+def save_roberta(folder: Path) -> Path:
+    names = ["<s>", "<pad>", "</s>", "<unk>", *sorted(ByteLevel.alphabet()), "<mask>"]
     tokenizer = RobertaTokenizerFast(vocab={name: index for index, name in enumerate(names)}, merges=[])
     config = RobertaConfig(
         vocab_size=len(tokenizer),
@@ -52,8 +54,8 @@ def save_roberta(folder: Path, tiny_bert: Path) -> Path:
     return _save(RobertaModel, config, tokenizer, folder)
 
 
-def save_gpt2(folder: Path, tiny_bert: Path) -> Path:
-    names = [*bytes_to_unicode().values(), "<|endoftext|>"]
+def save_gpt2(folder: Path) -> Path:
+    names = [*sorted(ByteLevel.alphabet()), "<|endoftext|>"]
     tokenizer = GPT2TokenizerFast(vocab={name: index for index, name in enumerate(names)}, merges=[])
     end = tokenizer.eos_token_id
     config = GPT2Config(
@@ -76,13 +78,33 @@ def _save(kind: Any, config: Any, tokenizer: Any, folder: Path) -> Path:
     return folder
 
 
-def make_config(model: Path | str, data: Path | str, **sections: dict[str, Any]) -> RunConfig:
+def make_config(base: Path | str, data: Path | str, **sections: dict[str, Any]) -> RunConfig:
     """A recipe in float32 without tensorboard; `sections` are laid over it."""
     tree: dict[str, Any] = {
-        "model": {"path": str(model), "dtype": "float32"},
+        "model": {"path": str(base), "dtype": "float32"},
         "data": {"train": str(data)},
         "trackers": ["jsonl"],
     }
     for name, values in sections.items():
         tree[name] = tree.get(name, {}) | values
     return parse_config(tree, "the test")
+
+
+def build(config: RunConfig) -> tuple[BuiltModel, Prepared]:
+    """The model that this recipe trains, before the first step."""
+    prepared = prepare(config)
+    return build_model(config, prepared.task), prepared
+
+
+def move_trainable(model: Any, amount: float = 0.05) -> None:
+    """Stands for training: noise on everything trainable (LoRA's B is zero at the start)."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += amount * torch.randn(parameter.shape, generator=generator)
+
+
+def logits_of(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    with torch.inference_mode():
+        return model.eval()(**inputs).logits

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.table import Table
 from .assemble import BuiltModel, Prepared
 from .environment import processor_name
 from .models.precision import Precision
+from .report.numbers import duration, size
 from .run_directory import RunDirectory
 from .types import Finding
 
@@ -68,3 +70,20 @@ def announce_model(console: Console, built: BuiltModel, precision: Precision) ->
     console.print(f"Computing in {precision.name} on {name}{threads}.", highlight=False)
     if precision.note:
         console.print(precision.note, style="yellow", highlight=False)
+
+
+def announce_trained(console: Console, summary: Mapping[str, Any]) -> None:
+    """How long it took, what is kept, and how small it is."""
+    best = "the last step's weights are kept (nothing was validated)"
+    if summary["best_step"] is not None:
+        best = (
+            f"the best weights are kept: step {summary['best_step']}, validation accuracy {summary['best_value']:.2%}"
+        )
+    early = ", stopped early" if summary["stopped_early"] else ""
+    console.print(
+        f"Trained {summary['num_steps']:,} steps in {duration(summary['seconds'])}{early}; {best}.", highlight=False
+    )
+    console.print(
+        f"On disk: {size(summary['bytes_on_disk'])}; peak memory: {size(summary['peak_memory_bytes'])}.",
+        highlight=False,
+    )

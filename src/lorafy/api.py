@@ -220,14 +220,9 @@ def merge(model: Path | str, output: Path | str) -> dict[str, Any]:
     precision = Precision(torch.float32, torch.device("cpu"))
     before = trained.logits(inputs, precision)
     trained.merge()
-
-    def write(target: Path) -> None:
-        trained.model.save_pretrained(target)
-        trained.task.tokenizer.save_pretrained(target)
-
     if output.is_dir():
         output.rmdir()
-    write_atomically(output, write)
+    write_atomically(output, lambda target: files.save_merged(trained.model, trained.task.tokenizer, target))
     check = verification.check_merged(load_trained(output).logits(inputs, precision), before)
     return {"output": str(output), "verification": verification.as_result([check])}
 

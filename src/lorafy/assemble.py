@@ -153,6 +153,8 @@ def load_trained(path: Path | str) -> Trained:
     source = ModelSection(path=str(folder)) if manifest.method == "full" else section
     base = load_classifier(source, manifest.labels, tokenizer.pad_token_id, manifest.seed)
     model = base.model
+    if manifest.method == "full" and base.new_names:
+        raise ModelError(Problem(str(folder), f"missing or misshapen in this folder: {', '.join(base.new_names)}"))
     if manifest.method == "lora":
         model = files.load_lora(model, folder)
     elif manifest.method == "none":
@@ -178,8 +180,7 @@ def _load_foreign_adapter(folder: Path) -> Trained:
         raise ModelError(Problem(str(folder), "adapter_config.json names no base model"))
     section = ModelSection(path=base_path)
     weights = folder / files.WEIGHTS["lora"]
-    if not weights.is_file():
-        raise ModelError(Problem(str(folder), f"no {weights.name} in this adapter", "save it in safetensors format"))
+    files.tensor_names(weights)  # absent or broken is reported from there
     with safe_open(weights, framework="pt") as file:
         heads = [name for name in file.keys() if "lora_" not in name and name.endswith("weight")]  # noqa: SIM118
         sizes = {name: file.get_slice(name).get_shape()[0] for name in heads}
@@ -193,6 +194,11 @@ def _load_foreign_adapter(folder: Path) -> Trained:
     tokenizer = load_tokenizer(section)
     task = Classification(tokenizer, labels, longest_text(section, tokenizer, None))
     base = load_classifier(section, labels, tokenizer.pad_token_id, seed=0)
+    untrained = set(base.new_names) - {name.removeprefix("base_model.model.") for name in files.tensor_names(weights)}
+    if untrained:
+        message = f"neither this adapter nor its base holds {', '.join(sorted(untrained))}"
+        fix = "train it again with the whole head in modules_to_save"
+        raise ModelError(Problem(str(folder), message, fix))
     model = files.load_lora(base.model, folder)
     return Trained(model.eval(), task, None, folder, base, choose_precision("auto", choose_device()))
 

@@ -26,8 +26,8 @@ def run_comparison(config: RunConfig, stem: str, console: Console) -> tuple[RunD
     A process each, because peak memory is a property of a process. The recipe's adapter settings hold for its own
     method; the others take theirs by default, the learning rate too (LoRA's would destroy a fully trained model).
     """
-    name = config.run.name or next_run_name(Path(config.run.output_dir), f"{stem}-compare")
-    directory = RunDirectory(Path(config.run.output_dir) / name)
+    output_dir = Path(config.run.output_dir).resolve()
+    directory = RunDirectory(output_dir / (config.run.name or next_run_name(output_dir, f"{stem}-compare")))
     directory.create()
     rows = []
     for method in METHODS:

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType, GradientAccumulationPlugin
 from rich.console import Console
 
 from .adapters import files
 from .adapters.attach import count_parameters, hold_frozen_weights
-from .announce import announce_run
+from .announce import announce_run, announce_trained
 from .assemble import BuiltModel, Prepared, build_model, prepare
 from .config import RunConfig, config_tree, to_yaml
 from .config.schema import learning_rate
@@ -26,28 +27,30 @@ from .environment import describe_environment, package_version, processor_name
 from .evaluation.metrics import quick_metrics
 from .models.precision import Precision, choose_precision
 from .run_directory import RunDirectory, read_json, write_atomically, write_json, write_text
-from .training.checkpoint import Progress
+from .training.checkpoint import Progress, disk_faults, remove_later_checkpoints
 from .training.display import ProgressDisplay
 from .training.hardware import HardwareSampler, peak_memory_bytes
 from .training.loop import Training
 from .training.optim import make_optimizer
 from .training.step import Stepper
-from .types import Interrupted, Problem, RunError
+from .types import ConfigError, DataError, Interrupted, Problem, RunError
 
 PROBE_EXAMPLES = 16
 
 
 def run_training(config: RunConfig, run: RunDirectory, *, resume: bool, console: Console) -> None:
     """Trains in `run`, which is made here or, with `resume`, continued. The caller has named it in the config."""
-    accelerator = Accelerator()
+    accelerator = make_accelerator()
     quiet = console if accelerator.is_main_process else Console(quiet=True)
     prepared = prepare(config)
+    if resume:
+        _require_same_data(run, prepared)
     precision = choose_precision(config.model.dtype, accelerator.device)
     torch.set_num_threads(_saved_threads(run) if resume else torch.get_num_threads())
     built = build_model(config, prepared.task)
     model = built.model
     announce_run(quiet, run, prepared, built, precision)
-    with ExitStack() as stack:
+    with disk_faults(run), ExitStack() as stack:
         if accelerator.is_main_process:
             if not resume:
                 run.create()
@@ -60,8 +63,32 @@ def run_training(config: RunConfig, run: RunDirectory, *, resume: bool, console:
         progress = _train(config, run, prepared, model, accelerator, precision, resume, quiet)
         if accelerator.is_main_process:
             _save_trained(config, run, prepared, built, precision)
-            write_json(run.summary, _summary(config, run, model, progress, precision))
+            summary = _summary(config, run, model, progress, precision)
+            write_json(run.summary, summary)
+            announce_trained(console, summary)
         accelerator.wait_for_everyone()
+
+
+def make_accelerator() -> Accelerator:
+    """The device and the processes. Accumulation and precision are the recipe's, whatever the launcher's file says.
+
+    Raises ConfigError under a launcher that shards the model.
+    """
+    plugin = GradientAccumulationPlugin(num_steps=1)
+    accelerator = Accelerator(mixed_precision="no", gradient_accumulation_plugin=plugin)
+    if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+        message = f"lorafy does not train under {accelerator.distributed_type.value}"
+        raise ConfigError(Problem("the launcher", message, "use data-parallel processes: torchrun, accelerate launch"))
+    return accelerator
+
+
+def _require_same_data(run: RunDirectory, prepared: Prepared) -> None:
+    recorded, found = read_json(run.preflight)["splits"], prepared.corpus.summary()
+    names = sorted(set(recorded) | set(found))
+    changed = [name for name in names if recorded.get(name) != found.get(name)]
+    if changed:
+        message = f"the data changed since this run began: its {', '.join(changed)} split is another one"
+        raise DataError(Problem(str(run.path), message, "put the data back, or start a new run"))
 
 
 def evaluate_in_fresh_process(run: RunDirectory) -> dict[str, Any]:
@@ -98,6 +125,8 @@ def _train(
     with ExitStack() as stack:
         trackers: list[Tracker] = []
         if accelerator.is_main_process:
+            if resume:
+                remove_later_checkpoints(run, step or 0)
             names = dict.fromkeys(["jsonl", *config.trackers])
             trackers = [load_plugin("trackers", name).open_tracker(run, step) for name in names]
             for tracker in trackers:
@@ -110,6 +139,7 @@ def _train(
             peak_learning_rate=learning_rate(config),
             stepper=stepper,
             features=features,
+            rows=[example.row for example in prepared.corpus.splits["train"]],
             plan=plan,
             num_steps=num_steps,
             validate=_validation(prepared, model, precision),
@@ -223,7 +253,7 @@ def _saved_threads(run: RunDirectory) -> int:
 
 
 def config_differences(left: RunConfig, right: RunConfig) -> list[str]:
-    """Dotted keys whose values differ, the run's name and place left out."""
+    """Dotted keys whose values differ; the run's name and place do not count."""
 
     def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -233,10 +263,10 @@ def config_differences(left: RunConfig, right: RunConfig) -> list[str]:
 
     a, b = leaves(config_tree(left)), leaves(config_tree(right))
     keys = sorted(set(a) | set(b))
-    return [key for key in keys if not key.startswith("run.") and a.get(key) != b.get(key)]
+    return [key for key in keys if key not in ("run.name", "run.output_dir") and a.get(key) != b.get(key)]
 
 
 def with_run(config: RunConfig, run: Path) -> RunConfig:
     """The config with this run's name and place in it."""
-    section = config.run.model_copy(update={"name": run.name, "output_dir": str(run.parent)})
+    section = config.run.model_copy(update={"name": run.name, "output_dir": str(run.resolve().parent)})
     return config.model_copy(update={"run": section})

@@ -162,7 +162,7 @@ def preflight(labels: list[str]) -> dict[str, Any]:
         split: {"rows": rows, "labels": {label: rows // len(labels) for label in labels}}
         for split, rows in (("train", 336), ("validation", 48), ("test", 96))
     }
-    tokens = {"train": {"median": 19, "p99": 74, "max": 131}, "max_length": 128}
+    tokens = {"train": {"total": 6_400, "mean": 19.1, "median": 19, "longest": 131, "truncated": 3}}
     return {"findings": findings, "splits": splits, "tokens": tokens}
 
 

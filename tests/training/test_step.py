@@ -212,7 +212,7 @@ class Broken(Float64Task):
 
 
 @pytest.mark.parametrize(
-    ("what", "said"), [("loss", "the loss is nan in training examples [3, 4]"), ("gradient", "the gradient's norm is")]
+    ("what", "said"), [("loss", "the loss is nan in training rows [3, 4]"), ("gradient", "the gradient's norm is")]
 )
 def test_a_loss_that_is_no_number_stops_before_any_weight_changes(what: str, said: str):
     features, model = make_features(), make_model()

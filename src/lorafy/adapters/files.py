@@ -17,6 +17,7 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, safe_open, save_file
+from transformers.utils import logging as transformers_logging
 
 from ..run_directory import read_json, write_json
 from ..types import ModelError, Problem
@@ -53,11 +54,30 @@ def save_trained(
     else:
         # One file, and no look at the hub for whether the vocabulary was resized: lorafy never resizes it.
         options = {"max_shard_size": "1000GB"} if manifest.method == "full" else {"save_embedding_layers": False}
-        model.save_pretrained(folder, **options)
+        with _no_progress_bar():
+            model.save_pretrained(folder, **options)
     tokenizer.save_pretrained(folder)
     save_file({name: tensor.contiguous() for name, tensor in probe.items()}, folder / PROBE)
     values = asdict(manifest) | {"weights_sha256": file_sha256(folder / WEIGHTS[manifest.method])}
     write_json(folder / MANIFEST, values)
+
+
+def save_merged(model: Any, tokenizer: Any, folder: Path) -> None:
+    """One ordinary transformers model with its tokenizer."""
+    with _no_progress_bar():
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -72,27 +92,33 @@ def load_lora(base_model: Any, folder: Path) -> Any:
         with quiet_peft():
             model = PeftModel.from_pretrained(base_model, str(folder))
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().split("\n")[0]
+        # torch says in the first line that something is wrong, in the next ones what.
+        reason = "; ".join(line.strip() for line in str(error).splitlines()[:5])
         raise ModelError(Problem(str(folder), f"this adapter does not fit its base: {reason}")) from error
     expected = set(get_peft_model_state_dict(model, save_embedding_layers=False))
-    found = _tensor_names(folder / WEIGHTS["lora"])
-    _require_equal(expected, found, folder)
+    _require_equal(expected, tensor_names(folder / WEIGHTS["lora"]), folder)
     return model
 
 
 @contextmanager
 def quiet_peft() -> Iterator[None]:
-    """Without the deprecation that peft's own call into transformers sets off; nobody here can act on it."""
+    """Without a deprecation that nobody here can act on, and without a warning of what `load_lora` refuses."""
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Found missing adapter keys", category=UserWarning)
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         yield
 
 
 def load_head(base_model: Any, folder: Path, head: list[str]) -> Any:
     """The base with the trained head of `folder` put in."""
-    tensors = load_file(folder / WEIGHTS["none"])
+    names = tensor_names(folder / WEIGHTS["none"])
     expected = _head_tensors(base_model, head)
-    _require_equal(set(expected), set(tensors), folder)
+    _require_equal(set(expected), names, folder)
+    tensors = load_file(folder / WEIGHTS["none"])
+    misshapen = [name for name in expected if tensors[name].shape != expected[name].shape]
+    if misshapen:
+        message = f"tensors of another shape than the base's: {', '.join(misshapen)}"
+        raise ModelError(Problem(str(folder), message, "it was trained on another base"))
     base_model.load_state_dict(tensors, strict=False)
     return base_model
 
@@ -126,11 +152,17 @@ def _head_tensors(model: Any, head: list[str]) -> dict[str, torch.Tensor]:
     }
 
 
-def _tensor_names(path: Path) -> set[str]:
+def tensor_names(path: Path) -> set[str]:
+    """Raises ModelError where the file is absent or broken."""
     if not path.is_file():
-        raise ModelError(Problem(str(path.parent), f"no {path.name} in this adapter", "save it in safetensors format"))
-    with safe_open(path, framework="pt") as file:
-        return set(file.keys())
+        raise ModelError(Problem(str(path.parent), f"no {path.name} in this folder", "save it in safetensors format"))
+    try:
+        with safe_open(path, framework="pt") as file:
+            return set(file.keys())
+    except SafetensorError as error:
+        raise ModelError(
+            Problem(str(path), f"this file is broken: {error}", "copy it again, or train again")
+        ) from error
 
 
 def _require_equal(expected: set[str], found: set[str], folder: Path) -> None:

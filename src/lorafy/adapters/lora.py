@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from peft import LoraConfig, TaskType, get_peft_model
+from transformers.pytorch_utils import Conv1D
 
 from ..config.schema import AdapterSection
 from .files import quiet_peft
@@ -23,6 +24,7 @@ def attach(model: Any, config: AdapterSection, head: Sequence[str], base_name: s
         lora_dropout=config.dropout,
         target_modules=shortest_names(model, targets),
         modules_to_save=list(head),
+        fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in targets),  # GPT-2's W is (in, out)
         bias="none",
     )
     with quiet_peft():

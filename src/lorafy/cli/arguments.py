@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,10 +17,14 @@ Overrides = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, everything else on stderr")]
 
+PIPE_WIDTH = 120
+"""A pipe has no width; tables need one."""
+
 
 def messages(as_json: bool = False) -> Console:
     """Where people read: stdout, or stderr while stdout carries JSON."""
-    return Console(stderr=as_json, soft_wrap=True)
+    stream = sys.stderr if as_json else sys.stdout
+    return Console(stderr=as_json, soft_wrap=True, width=None if stream.isatty() else PIPE_WIDTH)
 
 
 def print_json(value: Any) -> None:

@@ -9,8 +9,6 @@ from rich.table import Table
 
 from .arguments import AsJson, Overrides, Recipe, messages, print_json
 
-NAMES = {"none": "head only", "lora": "LoRA", "full": "full fine-tuning"}
-
 
 def compare(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Train head only, LoRA and full fine-tuning on the same seed, data and evaluation, and show one table."""
@@ -27,7 +25,7 @@ def compare(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False
 
 
 def print_rows(console: Console, rows: list[dict[str, Any]]) -> None:
-    from ..report.numbers import count, duration, size
+    from ..report.numbers import count, duration, method, size
 
     names = (
         "method",
@@ -44,7 +42,7 @@ def print_rows(console: Console, rows: list[dict[str, Any]]) -> None:
     for row in rows:
         low, high = row["accuracy_interval"]
         table.add_row(
-            NAMES[row["method"]],
+            method(row["method"]),
             f"{row['accuracy']:.2%} ({low:.2%} to {high:.2%})",
             f"{row['f1_macro']:.4f}",
             count(row["trainable_parameters"]),

@@ -20,7 +20,6 @@ FIRST_KEYS = {"model": "path", "data": "train", "data.columns": "text", "adapter
 OTHER_TOOLS = {
     "batch": "train.batch_size",
     "epochs": "train.num_epochs",
-    "gradient_accumulation_steps": "train.micro_batch_size",
     "label_column": "data.columns.label",
     "lora_alpha": "adapter.alpha",
     "lora_dropout": "adapter.dropout",
@@ -48,7 +47,7 @@ def to_problems(details: Sequence[ErrorDetails], recipe: str, overrides: Sequenc
     """One problem a key: the branches of a union report one error each, and are told as one."""
     by_path: dict[str, list[ErrorDetails]] = defaultdict(list)
     for detail in details:
-        by_path[".".join(str(part) for part in location(detail)) or "recipe"].append(detail)
+        by_path[".".join(location(detail)) or "recipe"].append(detail)
     problems = []
     for path, errors in by_path.items():
         if any(other.startswith(f"{path}.") for other in by_path) and not is_section_rule(errors[0]):
@@ -65,9 +64,9 @@ def to_problems(details: Sequence[ErrorDetails], recipe: str, overrides: Sequenc
     return problems
 
 
-def location(detail: ErrorDetails) -> list[str | int]:
+def location(detail: ErrorDetails) -> list[str]:
     """The keys, without the names that pydantic gives to the branches of a union."""
-    return [part for part in detail["loc"] if not (isinstance(part, str) and _is_union_branch(part))]
+    return [str(part) for part in detail["loc"] if not (isinstance(part, str) and _is_union_branch(part))]
 
 
 def is_section_rule(detail: ErrorDetails) -> bool:
@@ -111,14 +110,16 @@ def _value_problem(path: str, errors: Sequence[ErrorDetails], where: str) -> Pro
         items = ", ".join(item.strip() for item in value.split(","))
         fix = f"a list is written [{items}]"
     elif kinds == {"string_type"} and value is not None and not isinstance(value, list | Mapping):
-        fix = f'YAML reads {value} as no text: write it in quotes, "{value}"'
+        example = '"yes"' if isinstance(value, bool) else f'"{value}"'
+        fix = f"YAML reads this as no text: write it in quotes, {example}"
     return Problem(path, f"{message}, but it is {_shown(value)} in {where}", fix)
 
 
 def _no_section(path: str, value: Any, where: str) -> Problem:
     """A value, or nothing, where a section belongs."""
     if value is None:
-        return Problem(path, f"an empty section in {where}", "remove the line, or write keys below it")
+        remove = "remove the line, or write keys below it"
+        return Problem(path, f"an empty section in {where}", _how_to_add(path) if path in ("model", "data") else remove)
     fix = None
     if isinstance(value, str) and path in FIRST_KEYS:
         fix = f"write {path.rpartition('.')[2]}: {{{FIRST_KEYS[path]}: {value}}}"
@@ -141,9 +142,13 @@ def _shown(value: Any) -> str:
 
 
 def _how_to_add(path: str) -> str:
-    example = {"data": "data: {train: FILE}", "data.train": "train: FILE"}.get(path)
-    example = example or {"model": "model: {path: minilm}", "model.path": "path: minilm"}.get(path)
-    return f"add it, such as {example}" if example else "add it"
+    examples = {
+        "data": "data: {train: FILE}",
+        "data.train": "train: FILE",
+        "model": "model: {path: minilm}",
+        "model.path": "path: minilm",
+    }
+    return f"add it, such as {examples[path]}" if path in examples else "add it"
 
 
 def _is_union_branch(part: str) -> bool:
@@ -151,7 +156,7 @@ def _is_union_branch(part: str) -> bool:
 
 
 def _nearest(location: Sequence[str]) -> str:
-    """What the user may have meant: this name in another section, else the nearest key here, else the nearest of all."""
+    """What the user may have meant: this name in another section, the nearest key here, or the nearest of all."""
     *parents, wrong = location
     leaves = {path.rpartition(".")[2]: path for path in all_keys()} | OTHER_TOOLS
     known = list(_keys_below(RunConfig, parents))

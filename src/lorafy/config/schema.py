@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 def _no_boolean(value: Any) -> Any:
     """pydantic takes `true` for 1; in a recipe that is a mistake."""
     if isinstance(value, bool):
-        raise ValueError("should be a number, not true or false")
+        raise ValueError("should be a number")
     return value
 
 
@@ -124,7 +124,7 @@ class AdapterSection(Section):
     )
     r: Integer = Field(16, ge=1, description="rank of the LoRA matrices")
     alpha: Number = Field(32, gt=0, description="LoRA's scale is alpha / r")
-    dropout: Number = Field(0.05, ge=0, lt=1, description="dropout on the input of the LoRA matrices")
+    dropout: Number = Field(0, ge=0, lt=1, description="dropout on the input of the LoRA matrices")
     target_modules: Literal["auto", "all-linear"] | list[str] = Field(
         "auto", description="layers that get LoRA: auto (all linear layers of the base), or a list of names"
     )

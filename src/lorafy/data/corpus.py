@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,41 +46,44 @@ class Corpus:
 
 def load_corpus(config: RunConfig) -> Corpus:
     """Reads, names, samples, splits and balances. Raises DataError with every mistake found on the way."""
-    tables = read_tables(config.data)
+    tables, problems = read_tables(config.data)
     splits: dict[str, list[Example]] = {}
-    problems: list[Problem] = []
     for name, table in tables.items():
         try:
-            splits[name] = _examples(table, config, f"data.{name}")
+            splits[name] = _examples(table, config)
         except DataError as error:
             problems += [problem for problem in error.problems if problem not in problems]
-    if problems:
-        raise DataError(problems)
-
     notes = _drop_unlabelled(splits, config)
-    problems = _row_problems(splits)
+    problems += _row_problems(splits)
     if config.data.labels is not None:
         problems += _name_labels(splits, config.data.labels)
     if problems:
         raise DataError(problems)
-    label_names = config.data.labels or _label_names(splits["train"])
+    label_names = config.data.labels or _label_names(splits["train"], tables["train"], config)
     notes += _make_splits(splits, config)
     return Corpus(splits, list(label_names), notes)
 
 
-def _examples(table: Table, config: RunConfig, where: str) -> list[Example]:
+def _examples(table: Table, config: RunConfig) -> list[Example]:
     columns = labelled.resolve_columns(table.columns, config.data.columns, table.source)
-    return [
-        labelled.parse(record, columns, table.source, row, table.label_names)
-        for record, row in zip(table.records, table.rows, strict=True)
-    ]
+    examples, wrong = [], []
+    for record, row in zip(table.records, table.rows, strict=True):
+        try:
+            examples.append(labelled.parse(record, columns, table.source, row, table.label_names))
+        except DataError as error:
+            wrong.append(error.problems[0])
+    if wrong:
+        first = wrong[0]
+        message = f"{first.message} in {table.source}; {len(wrong):,} of {len(table.records):,} rows are like that"
+        raise DataError(Problem(first.where, message, first.fix))
+    return examples
 
 
 def _drop_unlabelled(splits: dict[str, list[Example]], config: RunConfig) -> list[Finding]:
-    """A test split without any label (GLUE's) cannot be scored: it is left out, and that is said."""
+    """A split whose labels are all absent, or all -1 (GLUE's test), cannot be scored: left out, and that is said."""
     notes = []
     for name in ("validation", "test"):
-        if name in splits and all(example.label is None for example in splits[name]):
+        if name in splits and all(example.label in (None, "-1") for example in splits[name]):
             rows = len(splits.pop(name))
             fix = f"give labelled data as data.{name}" if getattr(config.data, name) else None
             notes.append(Finding("labels", "note", f"the {name} split has no labels ({rows:,} rows): not scored", fix))
@@ -116,10 +120,14 @@ def _name_labels(splits: dict[str, list[Example]], names: list[str]) -> list[Pro
     return problems
 
 
-def _label_names(examples: list[Example]) -> list[str]:
-    """Numbers in numeric order, else names in alphabetical order."""
+def _label_names(examples: list[Example], table: Table, config: RunConfig) -> list[str]:
+    """In the data set's own order where it has one (ClassLabel), numbers by size, else by the alphabet."""
     labels = {example.label for example in examples if example.label is not None}
-    if all(label.isdecimal() for label in labels):
+    column = labelled.resolve_columns(table.columns, config.data.columns, table.source).label
+    named = table.label_names.get(str(column))
+    if named is not None and labels <= set(named):
+        return named
+    if all(re.fullmatch(r"-?[0-9]{1,18}", label) for label in labels):
         return sorted(labels, key=int)
     return sorted(labels)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Any
 import charset_normalizer
 
 from ..config.schema import DataSection
+from ..formats.labelled import USUAL_LABEL, USUAL_TEXT
 from ..types import DataError, Problem
 
 SPLIT_NAMES = {
@@ -28,6 +30,7 @@ SPLIT_NAMES = {
 LIKELY_ENCODINGS = ["gb18030", "big5", "shift_jis", "euc_kr", "cp1252", "cp1251"]
 KINDS = ".csv, .tsv, .json, .jsonl and .parquet files, a saved data set's folder, a hub data set's name"
 SHOWN_LINES = 5
+SAMPLE_ROWS, SAMPLE_CHARACTERS = 20, 100_000
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,8 @@ class Table:
     label_names: Mapping[str, list[str]] = field(default_factory=dict)
 
 
-def read_tables(config: DataSection) -> dict[str, Table]:
-    """The tables of train, validation and test, as far as they are given. Raises DataError with all mistakes."""
+def read_tables(config: DataSection) -> tuple[dict[str, Table], list[Problem]]:
+    """The tables of train, validation and test as far as they are given and can be read, and what is wrong."""
     tables: dict[str, Table] = {}
     problems: list[Problem] = []
     for split in ("train", "validation", "test"):
@@ -60,18 +63,37 @@ def read_tables(config: DataSection) -> dict[str, Table]:
         for name, table in found.items():
             if name == split or (split == "train" and getattr(config, name) is None):
                 tables[name] = table
-    if problems:
-        raise DataError(problems)
-    return tables
+    if config.subset is not None and not any(_is_hub_name(spec) for spec in _specs(config)):
+        message = f"no effect, because data.train is no hub data set but {config.train}"
+        problems.append(Problem("data.subset", message, "remove it"))
+    return tables, problems
+
+
+def _specs(config: DataSection) -> list[str]:
+    return [spec for spec in (config.train, config.validation, config.test) if spec is not None]
+
+
+def _is_hub_name(spec: str) -> bool:
+    return not (Path(spec).is_absolute() or _kind_of(spec) != "nothing")
+
+
+def _kind_of(spec: str) -> str:
+    """`file`, `folder` or `nothing`."""
+    try:
+        path = Path(spec)
+        return "file" if path.is_file() else "folder" if path.is_dir() else "nothing"
+    except OSError:  # longer than a file name may be
+        return "nothing"
 
 
 def read_source(spec: str, config: DataSection, split: str) -> dict[str, Table]:
     """Reads one setting data.<split>. A data set with several splits gives them all, under our names."""
     where = f"data.{split}"
     path = Path(spec)
-    if path.is_file():
+    kind = _kind_of(spec)
+    if kind == "file":
         return {split: _read_file(path, config, where)}
-    if path.is_dir():
+    if kind == "folder":
         return _saved_data_set(path, where, split)
     if path.is_absolute():
         raise DataError(Problem(where, f"no such file: {path}", _nearest_file(path)))
@@ -82,41 +104,73 @@ def _read_file(path: Path, config: DataSection, where: str) -> Table:
     kind = path.suffix.lower()
     if kind == ".parquet":
         return _read_parquet(path, where)
-    text = _decode(path, config.encoding, where)
-    if not text.strip():
-        raise DataError(Problem(where, f"the file is empty: {path}"))
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(Problem(where, f"cannot read {path}: {error.strerror}")) from error
     if kind not in (".csv", ".tsv", ".json", ".jsonl"):
-        if "\t" not in text.split("\n", 1)[0]:
+        if b"\t" not in raw.split(b"\n", 1)[0] or b"\0" in raw[:1000]:
             raise DataError(Problem(where, f"unknown kind of file: {path}", f"lorafy reads {KINDS}"))
         kind = ".tsv"
+    text = _decode(raw, path, config.encoding, where)
+    if not text.strip():
+        raise DataError(Problem(where, f"the file is empty: {path}"))
     if kind in (".csv", ".tsv"):
         table = _read_delimited(text, path, where, kind, config.columns.headerless)
     else:
         table = _read_json(text, path, where, lines=kind == ".jsonl")
     if not table.records:
-        raise DataError(Problem(where, f"the file has a header line but no rows: {path}"))
+        what = "a header line but no rows" if kind in (".csv", ".tsv") else "no rows"
+        raise DataError(Problem(where, f"the file has {what}: {path}"))
     return table
 
 
-def _decode(path: Path, encoding: str, where: str) -> str:
-    raw = path.read_bytes()
+def _decode(raw: bytes, path: Path, encoding: str, where: str) -> str:
+    is_utf8 = encoding.lower().replace("_", "-") in ("utf-8", "utf8", "utf-8-sig")
     try:
-        return raw.decode("utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding)
+        text = raw.decode("utf-8-sig" if is_utf8 else encoding)
     except LookupError as error:
         fix = "use a name such as utf-8, gb18030, big5, cp1252"
         raise DataError(Problem("data.encoding", f"unknown encoding '{encoding}'", fix)) from error
     except UnicodeError as error:
-        guess = _likely_encoding(raw)
-        fix = f"it looks like {guess}: set data.encoding={guess}, or save the file as UTF-8"
-        if guess is None:
-            fix = "save the file as UTF-8, or set data.encoding"
         line = raw[: getattr(error, "start", 0)].count(b"\n") + 1
-        raise DataError(Problem(where, f"not {encoding}: {path}, line {line}", fix)) from error
+        raise DataError(Problem(where, f"not {encoding}: {path}, line {line}", _encoding_fix(raw))) from error
+    if "\0" in text[:1000]:  # UTF-16 without its mark is valid UTF-8, every other character a zero
+        raise DataError(Problem(where, f"zero bytes in {path}: it is no text in {encoding}", _encoding_fix(raw)))
+    if not is_utf8 and not raw.isascii() and _is_utf8(raw):
+        # gb18030 and cp1252 read nearly any bytes, and make nonsense of these without a word.
+        raise DataError(Problem("data.encoding", f"{path} is UTF-8, not {encoding}", "remove data.encoding"))
+    return text
+
+
+def _encoding_fix(raw: bytes) -> str:
+    guess = _likely_encoding(raw)
+    if guess is None:
+        return "it does not look like text (a renamed spreadsheet or archive?): save it as csv in UTF-8"
+    if guess == "utf-8":
+        return "it looks like UTF-8: remove data.encoding"
+    return f"it looks like {guess}: set data.encoding={guess}, or save the file as UTF-8"
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _likely_encoding(raw: bytes) -> str | None:
     if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"
+    zeros = raw[:1000].count(b"\0")
+    if zeros > len(raw[:1000]) // 4:
+        odd = raw[1:1000:2].count(b"\0")
+        return "utf-16-le" if odd > 0.9 * zeros else "utf-16-be" if odd < 0.1 * zeros else None
+    if zeros:
+        return None
+    if _is_utf8(raw):
+        return "utf-8"
     best = charset_normalizer.from_bytes(raw[:200_000], cp_isolation=LIKELY_ENCODINGS).best()
     return best.encoding if best else None
 
@@ -124,10 +178,9 @@ def _likely_encoding(raw: bytes) -> str | None:
 def _read_delimited(text: str, path: Path, where: str, kind: str, headerless: bool) -> Table:
     # TSV has no quoting (as in GLUE and the UCI files): a stray quote must not swallow the lines after it.
     if kind == ".tsv":
+        lines = text.split("\n" if "\n" in text else "\r")
         numbered = [
-            (number, line.rstrip("\r").split("\t"))
-            for number, line in enumerate(text.split("\n"), start=1)
-            if line.strip("\r\n ")
+            (number, line.rstrip("\r").split("\t")) for number, line in enumerate(lines, start=1) if line.strip("\r\n ")
         ]
     else:
         numbered = _read_csv(text, path, where)
@@ -135,6 +188,10 @@ def _read_delimited(text: str, path: Path, where: str, kind: str, headerless: bo
         raise DataError(Problem(where, f"the file is empty: {path}"))
     if headerless:
         columns = [str(position) for position in range(len(numbered[0][1]))]
+        header = [name.strip().lower() for name in numbered[0][1]]
+        if any(name in USUAL_TEXT for name in header) and any(name in USUAL_LABEL for name in header):
+            message = f"{path} begins with a header line: {', '.join(numbered[0][1])}"
+            raise DataError(Problem("data.columns", message, "name columns; positions are for files without one"))
     else:
         columns = [name.strip() for name in numbered.pop(0)[1]]
         repeated = sorted({name for name in columns if name and columns.count(name) > 1})
@@ -150,12 +207,10 @@ def _read_delimited(text: str, path: Path, where: str, kind: str, headerless: bo
 
 
 def _read_csv(text: str, path: Path, where: str) -> list[tuple[int, list[str]]]:
-    first_line = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=first_line.count)  # spreadsheets write ; where the comma is the decimal mark
     limit = csv.field_size_limit(len(text) + 1)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     numbered, start = [], 1
     try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
         for cells in reader:
             if any(cells):
                 numbered.append((start, cells))
@@ -168,38 +223,57 @@ def _read_csv(text: str, path: Path, where: str) -> list[tuple[int, list[str]]]:
     return numbered
 
 
+def _delimiter(text: str) -> str:
+    """The separator that gives the first rows the same number of cells; spreadsheets write ; beside decimal commas."""
+    sample = io.StringIO(text[:SAMPLE_CHARACTERS], newline="")
+    for delimiter in ",;\t":
+        sample.seek(0)
+        rows = itertools.islice(csv.reader(sample, delimiter=delimiter), SAMPLE_ROWS)
+        widths = {len(cells) for cells in rows if any(cells)}
+        if len(widths) == 1 and max(widths) > 1:
+            return delimiter
+    return max(",;\t", key=text.split("\n", 1)[0].count)
+
+
 def _read_json(text: str, path: Path, where: str, lines: bool) -> Table:
-    if not lines:
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            if not error.msg.startswith("Extra data"):  # one object a line, under the name .json
-                message = f"broken json in {path}, line {error.lineno}: {error.msg}"
-                raise DataError(Problem(where, message)) from error
-            return _read_json(text, path, where, lines=True)
-        if isinstance(values, dict) and isinstance(values.get("data"), list):
-            values = values["data"]
-        if not isinstance(values, list):
-            raise DataError(Problem(where, f"{path} should hold a list of objects"))
-        numbered = list(enumerate(values, start=1))
-    else:
-        numbered, broken = [], []
-        for number, line in enumerate(text.split("\n"), start=1):
-            if line.strip():
-                try:
-                    numbered.append((number, json.loads(line)))
-                except json.JSONDecodeError as error:
-                    broken.append((number, error.msg))
-        if broken:
-            message = f"broken json in {path}, {_lines(number for number, _ in broken)}: {broken[0][1]}"
-            raise DataError(Problem(where, message, "each line is one complete JSON object"))
+    numbered = _json_lines(text, path, where) if lines else _json_list(text, path, where)
     wrong = [number for number, value in numbered if not isinstance(value, dict)]
     if wrong:
-        raise DataError(
-            Problem(where, f"not an object in {path}, {_lines(wrong)}", 'write {"text": ..., "label": ...}')
-        )
+        message = f"not an object in {path}, {_numbers(wrong, 'line' if lines else 'item')}"
+        raise DataError(Problem(where, message, 'write {"text": ..., "label": ...}'))
     columns = list(dict.fromkeys(name for _, value in numbered for name in value))
     return Table(str(path), columns, [value for _, value in numbered], [number for number, _ in numbered])
+
+
+def _json_list(text: str, path: Path, where: str) -> list[tuple[int, Any]]:
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg.startswith("Extra data"):  # one object a line, under the name .json
+            return _json_lines(text, path, where)
+        raise DataError(Problem(where, f"broken json in {path}, line {error.lineno}: {error.msg}")) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+        raise DataError(Problem(where, f"broken json in {path}: {error}")) from error
+    if isinstance(values, dict) and isinstance(values.get("data"), list):
+        values = values["data"]
+    if not isinstance(values, list):
+        fix = 'write [{"text": ..., "label": ...}, ...], or one such object a line'
+        raise DataError(Problem(where, f"{path} should hold a list of objects", fix))
+    return list(enumerate(values, start=1))
+
+
+def _json_lines(text: str, path: Path, where: str) -> list[tuple[int, Any]]:
+    numbered, broken = [], []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                numbered.append((number, json.loads(line)))
+            except (ValueError, RecursionError) as error:
+                broken.append((number, error.msg if isinstance(error, json.JSONDecodeError) else str(error)))
+    if broken:
+        message = f"broken json in {path}, {_lines(number for number, _ in broken)}: {broken[0][1]}"
+        raise DataError(Problem(where, message, "each line is one complete JSON object"))
+    return numbered
 
 
 def _read_parquet(path: Path, where: str) -> Table:
@@ -209,7 +283,8 @@ def _read_parquet(path: Path, where: str) -> Table:
     try:
         table = parquet.read_table(path)
     except pyarrow.ArrowException as error:
-        raise DataError(Problem(where, f"not a parquet file: {path}", str(error).split("\n")[0])) from error
+        reason = str(error).split("\n")[0]
+        raise DataError(Problem(where, f"not a parquet file: {path}", f"write it again; {reason}")) from error
     if not table.num_rows:
         raise DataError(Problem(where, f"the file has no rows: {path}"))
     return Table(str(path), table.column_names, table.to_pylist(), range(1, table.num_rows + 1))
@@ -220,7 +295,12 @@ def _saved_data_set(path: Path, where: str, split: str) -> dict[str, Table]:
 
     if not ((path / "dataset_dict.json").is_file() or (path / "state.json").is_file()):
         raise DataError(Problem(where, f"{path} is a folder, but not a saved data set", f"lorafy reads {KINDS}"))
-    return _tables_of(datasets.load_from_disk(str(path)), str(path), where, split)
+    try:
+        loaded = datasets.load_from_disk(str(path))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        message = f"a saved data set that cannot be loaded: {path} ({type(error).__name__}: {error})"
+        raise DataError(Problem(where, message, "write it again with save_to_disk")) from error
+    return _tables_of(loaded, str(path), where, split)
 
 
 def _hub_data_set(name: str, subset: str | None, where: str, split: str) -> dict[str, Table]:
@@ -228,12 +308,13 @@ def _hub_data_set(name: str, subset: str | None, where: str, split: str) -> dict
 
     try:
         loaded = datasets.load_dataset(name, subset)
-    except ValueError as error:  # such as: "Config name is missing. Please pick one among ..."
-        raise DataError(Problem(where, f"hub data set {name}: {error}", "set data.subset")) from error
-    except OSError as error:  # not found, offline, no network: all are OSErrors in huggingface_hub and datasets
-        message = (
-            f"'{name}' is no file here, and no such data set could be loaded from the hub ({type(error).__name__})"
-        )
+    except (OSError, ValueError, RuntimeError) as error:
+        # Not found, offline, no network: OSErrors. A subset is missing or unknown: ValueErrors that list them.
+        reason = str(error).strip().split("\n")[0]
+        if "config" in reason.lower():
+            reason = " ".join(str(error).split())
+            raise DataError(Problem("data.subset", f"hub data set {name}: {reason}", "set data.subset")) from error
+        message = f"'{name}' is no file here, and it could not be loaded from the hub: {reason}"
         fix = f"check the name and the network, or give a file: lorafy reads {KINDS}"
         raise DataError(Problem(where, message, fix)) from error
     return _tables_of(loaded, name, where, split)
@@ -268,11 +349,14 @@ def _table_of(split: Any, source: str) -> Table:
 
 
 def _lines(numbers: Iterable[int]) -> str:
+    return _numbers(list(numbers), "line")
+
+
+def _numbers(numbers: Sequence[int], noun: str) -> str:
     """`line 3`, `lines 3, 7` or `lines 1, 2, 3, 4, 5 and 12 more`."""
-    numbers = list(numbers)
     shown = ", ".join(str(number) for number in numbers[:SHOWN_LINES])
     more = f" and {len(numbers) - SHOWN_LINES:,} more" if len(numbers) > SHOWN_LINES else ""
-    return f"{'line' if len(numbers) == 1 else 'lines'} {shown}{more}"
+    return f"{noun if len(numbers) == 1 else noun + 's'} {shown}{more}"
 
 
 def _nearest_file(path: Path) -> str:

@@ -68,13 +68,14 @@ def wilson_interval(num_correct: int, total: int) -> list[float]:
 
 
 def _bootstrap_f1(truth: numpy.ndarray, predicted: numpy.ndarray, present: list[int]) -> list[float]:
-    """Percentile interval of macro F1 over resampled confusion counts."""
+    """Percentile interval of macro F1 over resampled confusion counts, each draw's mean over the classes it shows."""
     generator = numpy.random.default_rng(0)
     size = max(present) + 1
     matrix = numpy.bincount(truth * size + predicted, minlength=size * size)
     draws = generator.multinomial(len(truth), matrix / len(truth), size=BOOTSTRAP_SAMPLES).reshape(-1, size, size)
     hits = draws.diagonal(axis1=1, axis2=2)[:, present]
     claimed, actual = draws.sum(1)[:, present], draws.sum(2)[:, present]
+    shown = (claimed + actual) > 0
     f1 = 2 * hits / numpy.maximum(claimed + actual, 1)
-    low, high = numpy.percentile(f1.mean(1), [2.5, 97.5])
+    low, high = numpy.percentile(f1.sum(1) / shown.sum(1), [2.5, 97.5])
     return [float(low), float(high)]

@@ -38,7 +38,7 @@ def resolve_columns(names: Sequence[str], config: Columns, where: str, *, labell
     Raises DataError naming the columns that are there.
     """
     problems: list[Problem] = []
-    by_lower = {name.lower(): name for name in names}
+    by_lower = {name.lower(): name for name in reversed(names)}
 
     def given(part: str, wanted: str | int) -> str:
         name = str(wanted)
@@ -55,7 +55,8 @@ def resolve_columns(names: Sequence[str], config: Columns, where: str, *, labell
             if candidate in by_lower:
                 return by_lower[candidate]
         message = f"found no column for the {part} in {where}; it has {', '.join(names)}"
-        problems.append(Problem(f"data.columns.{part}", message, f"name it: data.columns.{part}=..."))
+        fix = f"name it: data.columns.{part}=NAME; or, in a file without a header line, its position counted from 0"
+        problems.append(Problem(f"data.columns.{part}", message, fix))
         return None
 
     text: str | None
@@ -71,6 +72,10 @@ def resolve_columns(names: Sequence[str], config: Columns, where: str, *, labell
     label = None
     if labelled:
         label = given("label", config.label) if config.label is not None else usual("label", USUAL_LABEL)
+    chosen = [name for name in (text, text_pair, label) if name is not None]
+    for name in sorted({name for name in chosen if chosen.count(name) > 1}):
+        message = f"'{name}' of {where} is taken twice, among text, text_pair and label"
+        problems.append(Problem("data.columns", message, f"name another column; it has {', '.join(names)}"))
     if problems:
         raise DataError(problems)
     return Columns(text=text, text_pair=text_pair, label=label)
@@ -79,35 +84,55 @@ def resolve_columns(names: Sequence[str], config: Columns, where: str, *, labell
 def parse(
     record: Mapping[str, Any], columns: Columns, source: str, row: int, label_names: Mapping[str, list[str]]
 ) -> Example:
-    """One record as an Example. A label that is absent, empty or -1 among class indices becomes None."""
-    label = None if columns.label is None else value_at(record, str(columns.label))
+    """One record as an Example. A label that is absent, empty or no index of a class (GLUE's -1) becomes None.
+
+    Raises DataError where the text or the label is neither a text nor a number.
+    """
+    label = None if columns.label is None else _cell(record, str(columns.label), "label", row)
     names = label_names.get(str(columns.label))
     if names is not None:
         label = names[label] if isinstance(label, int) and 0 <= label < len(names) else None
+    text_pair = None if columns.text_pair is None else _cell(record, str(columns.text_pair), "text_pair", row)
     return Example(
-        text=_as_text(value_at(record, str(columns.text))),
-        text_pair=None if columns.text_pair is None else _as_text(value_at(record, str(columns.text_pair))),
+        text=_as_text(_cell(record, str(columns.text), "text", row)),
+        text_pair=None if columns.text_pair is None else _as_text(text_pair),
         label=label_text(label),
         source=source,
         row=row,
     )
 
 
+def _cell(record: Mapping[str, Any], column: str, part: str, row: int) -> Any:
+    value = value_at(record, column)
+    where = f"data.columns.{part}"
+    if isinstance(value, Mapping):
+        keys = ", ".join(str(key) for key in value)
+        fix = f"name a part of it, such as {where}={column}.{next(iter(value), '...')}"
+        raise DataError(Problem(where, f"'{column}' holds an object with the keys {keys} (row {row})", fix))
+    if isinstance(value, list | bytes):
+        kind = "a list of lists" if isinstance(value, list) else "bytes"
+        raise DataError(Problem(where, f"'{column}' holds {kind}, not text (row {row})", "name another column"))
+    several = record.get(column)
+    if part == "label" and isinstance(several, list) and len(several) > 1:
+        message = f"'{column}' holds {len(several)} labels (row {row}): one label a text is learned here"
+        raise DataError(Problem(where, message, "keep one label a row"))
+    return value
+
+
 def value_at(record: Any, path: str) -> Any:
-    """The value at a dotted path; a list on the way gives its first item. None where the path ends early."""
+    """The value at a dotted path; a list gives its first item. None where the path ends early."""
+    value, keys = record, path.split(".")
     if isinstance(record, Mapping) and path in record:
-        return record[path]
-    value = record
-    for key in path.split("."):
-        if isinstance(value, Mapping):
-            value = value.get(key)
+        keys = [path]
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
         if isinstance(value, list):
             value = value[0] if value else None
     return value
 
 
 def label_text(value: Any) -> str | None:
-    """A label's one spelling: 1, 1.0 and "1" are the same label; -1 says that the label is not public (GLUE)."""
+    """A label's one spelling: 1, 1.0 and "1" are the same label, and so are "ham" and " ham "."""
     if value is None:
         return None
     if isinstance(value, bool):
@@ -116,8 +141,7 @@ def label_text(value: Any) -> str | None:
         if value != value:  # NaN is how data frames write a missing cell
             return None
         value = int(value) if value.is_integer() else value
-    text = str(value).strip()
-    return None if text in ("", "-1") else text
+    return str(value).strip() or None
 
 
 def _as_text(value: Any) -> str:

@@ -24,40 +24,71 @@ def read_texts(texts: Sequence[str] | None, input_file: Path | None, column: str
     """From exactly one place; an empty line of stdin or of a .txt file is no text."""
     if texts and input_file:
         raise ConfigError(Problem("predict", "texts and --input are both given", "give one of them"))
+    is_table = input_file is not None and input_file.suffix.lower() != ".txt"
+    if column is not None and not is_table:
+        raise ConfigError(Problem("--column", "no effect without a table as --input", "remove it"))
     if texts:
         return list(texts)
+    found: list[Text]
     if input_file is None:
         if sys.stdin.isatty():
             print("One text a line; Ctrl-D (Windows: Ctrl-Z, Enter) ends.", file=sys.stderr)
-        sys.stdin.reconfigure(encoding="utf-8")  # type: ignore[union-attr]
-        found: list[Text] = [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
-    elif input_file.suffix == ".txt" and input_file.is_file():
-        found = [line for line in input_file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    else:
+        found = _lines(sys.stdin.buffer.read(), "stdin")
+    elif is_table:
         found = _read_column(input_file, column)
+    elif input_file.is_file():
+        found = _lines(input_file.read_bytes(), str(input_file))
+    else:
+        raise DataError(Problem("--input", f"no such file: {input_file}"))
     if not found:
         raise DataError(Problem(str(input_file or "stdin"), "no text was given", "one text a line"))
     return found
 
 
+def _lines(raw: bytes, where: str) -> list[Text]:
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise DataError(Problem(where, f"not UTF-8, line {line}", "save it as UTF-8")) from error
+    return [line.rstrip("\r") for line in text.split("\n") if line.strip()]
+
+
 def _read_column(path: Path, column: str | None) -> list[Text]:
-    config = DataSection(train=str(path.resolve()), columns=Columns(text=column))
-    table = read_source(config.train, config, "train")["train"]
-    columns = labelled.resolve_columns(table.columns, config.columns, table.source, labelled=False)
-    examples = [
-        labelled.parse(record, columns, table.source, row, table.label_names)
-        for record, row in zip(table.records, table.rows, strict=True)
-    ]
+    position = int(column) if column is not None and column.isdecimal() else column
+    config = DataSection(train=str(path.resolve()), columns=Columns(text=position))
+    try:
+        table = read_source(config.train, config, "train")["train"]
+        columns = labelled.resolve_columns(table.columns, config.columns, table.source, labelled=False)
+        examples = [
+            labelled.parse(record, columns, table.source, row, table.label_names)
+            for record, row in zip(table.records, table.rows, strict=True)
+        ]
+    except DataError as error:
+        options = {"data.train": "--input", "data.columns.text": "--column"}
+        raise DataError(
+            Problem(
+                options.get(problem.where, problem.where),
+                problem.message,
+                problem.fix and problem.fix.replace("data.columns.text=", "--column "),
+            )
+            for problem in error.problems
+        ) from error
     return [e.text if e.text_pair is None else (e.text, e.text_pair) for e in examples]
+
+
+def check_output(path: Path | None) -> None:
+    """Refuses a file that `write_predictions` could not write, before the work."""
+    if path is not None and path.suffix.lower() not in (".jsonl", ".csv"):
+        raise ConfigError(Problem("--output", f"unknown kind of file: {path}", "name it .csv or .jsonl"))
 
 
 def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
     """.jsonl holds all probabilities, .csv a column for each."""
-    if path.suffix == ".jsonl":
+    check_output(path)
+    if path.suffix.lower() == ".jsonl":
         write_text(path, "".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in predictions))
         return
-    if path.suffix != ".csv":
-        raise ConfigError(Problem("--output", f"unknown kind of file: {path}", "name it .csv or .jsonl"))
     names = list(predictions[0].probabilities)
     buffer = StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -28,12 +29,14 @@ class BaseModel:
     """A model for classification whose head may be new.
 
     `head`: names of its modules that are not the pretrained base (`classifier`, DistilBERT's `pre_classifier`...),
-    and of base modules that the checkpoint lacks. `new_parameters`: how many values start at random.
+    and of base modules that the checkpoint lacks. `new_names`: the parameters that start at random, `new_parameters`
+    their number of values.
     `fingerprint`: of the base's weights, to notice an adapter put on another base.
     """
 
     model: Any
     head: list[str]
+    new_names: list[str]
     new_parameters: int
     fingerprint: str
 
@@ -46,7 +49,10 @@ def load_tokenizer(config: ModelSection) -> Any:
             trust_remote_code=config.trust_remote_code,
         )
     if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+        if tokenizer.eos_token_id is None:
+            message = f"the tokenizer of {config.path} has neither a padding token nor an end token"
+            raise ModelError(Problem("model.path", message, "set pad_token in its tokenizer_config.json"))
+        tokenizer.pad_token = tokenizer.eos_token  # padding is masked by position: no text loses its end by it
     tokenizer.padding_side = "right"
     return tokenizer
 
@@ -60,7 +66,8 @@ def longest_text(config: ModelSection, tokenizer: Any, wanted: int | None) -> in
             trust_remote_code=config.trust_remote_code,
         )
     limits = [tokenizer.model_max_length] if tokenizer.model_max_length < UNLIMITED else []
-    positions = model_config.to_dict().get("max_position_embeddings")
+    name = "max_position_embeddings"  # GPT-2 calls it n_positions, and has a table of such names
+    positions = model_config.to_dict().get(model_config.attribute_map.get(name, name))
     if positions is not None:
         # RoBERTa's positions start behind the padding index: 514 positions hold 512 tokens.
         limits.append(
@@ -96,10 +103,9 @@ def load_classifier(config: ModelSection, label_names: Sequence[str], pad_token_
     if broken:
         shown = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
         raise ModelError(Problem("model.path", f"weights are missing in {config.path}: {shown}"))
-    parameters = dict(model.named_parameters())
-    new_parameters = sum(parameters[name].numel() for name in new if name in parameters)
     head += poolers
-    return BaseModel(model, head, new_parameters, _fingerprint(model, head))
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters() if name in new}
+    return BaseModel(model, head, list(sizes), sum(sizes.values()), _fingerprint(model, head))
 
 
 def _head_modules(model: Any) -> list[str]:
@@ -135,7 +141,7 @@ def _loading(config: ModelSection) -> Iterator[None]:
     transformers_logging.disable_progress_bar()
     try:
         yield
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise ModelError(_unloadable(config, error)) from error
     finally:
         transformers_logging.set_verbosity(verbosity)

@@ -16,9 +16,10 @@ def check(corpus: Corpus) -> list[Finding]:
     findings = []
     train = count_labels(corpus.splits["train"])
     num_rows = sum(train.values())
-    if len(corpus.label_names) < 2:
-        message = f"every training row has the label '{corpus.label_names[0]}': there is nothing to tell apart"
-        findings.append(Finding("labels", "error", message, "check data.columns.label, and that both labels are there"))
+    if len(train) == 1:
+        message = f"every training row has the label '{next(iter(train))}': there is nothing to tell apart"
+        fix = "two labels at least: check data.columns.label and data.max_rows"
+        findings.append(Finding("labels", "error", message, fix))
     if len(train) > min(MOST_LABELS, max(20, num_rows // 2)):
         message = f"{len(train):,} different labels in {num_rows:,} training rows"
         findings.append(Finding("labels", "error", message, "data.columns.label seems to name a text or a number"))
@@ -27,11 +28,11 @@ def check(corpus: Corpus) -> list[Finding]:
         counts = count_labels(corpus.splits.get(name, []))
         unseen = [label for label in counts if label not in train]
         if unseen:
-            shown = ", ".join(f"'{label}' ({counts[label]} rows)" for label in unseen[:SHOWN])
+            shown = ", ".join(f"'{label}' (rows: {counts[label]:,})" for label in unseen[:SHOWN])
             message = f"{name} has labels that train does not show: {shown}"
             findings.append(Finding("labels", "error", message, "add such rows to train, or take them out"))
     absent = [label for label in corpus.label_names if label not in train]
-    if absent and len(corpus.label_names) >= 2:
+    if absent and len(train) > 1:
         message = f"no training row has the label {', '.join(absent[:SHOWN])}"
         findings.append(Finding("labels", "warning", message, "it will hardly ever be predicted"))
     if train and min(train.values()) < UNEVEN * num_rows / len(train):

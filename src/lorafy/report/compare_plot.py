@@ -38,7 +38,7 @@ def draw_compare(rows: list[dict[str, Any]], path: Path) -> tuple[Path | None, s
     rows = by_quality([row for row in rows if row.get("accuracy") is not None])
     if not rows:
         return None, None
-    names = readable_names([row["method"] for row in rows])
+    names = readable_names([numbers.method(row["method"]) for row in rows])
     costs = [cost for cost in COSTS if any(row.get(cost.key) is not None for row in rows)]
     with plot_style(names.families):
         figure = new_figure(11.5, 1.6 + 0.46 * len(rows))

@@ -62,7 +62,7 @@ def page(run: RunDirectory, drawn: Drawn) -> str:
         mistakes=worst_mistakes(results),
         num_mistakes=len(results.get("mistakes", [])),
         preflight=preflight,
-        token_rows=flat(preflight.get("tokens") or {}),
+        token_rows=list(preflight.get("tokens", {}).items()),
         compare_rows=by_quality(rows),
         trained=bool(summary),
         evaluated=bool(results),
@@ -133,7 +133,12 @@ def worst_mistakes(results: dict[str, Any]) -> list[dict[str, Any]]:
     """The mistakes that the model was surest of."""
     mistakes = sorted(results.get("mistakes", []), key=lambda mistake: mistake["probability"], reverse=True)
     return [
-        {**mistake, "text": shortened(mistake["text"]), "text_pair": shortened(mistake.get("text_pair"))}
+        {
+            **mistake,
+            "text": shortened(mistake["text"]),
+            "text_pair": shortened(mistake.get("text_pair")),
+            "source": Path(mistake.get("source", "")).name,
+        }
         for mistake in mistakes[:MAX_MISTAKES]
     ]
 

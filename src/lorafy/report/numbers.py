@@ -1,10 +1,16 @@
-"""How figures are written for people, in one place: the page, the plots and the command line use it."""
+"""How figures and names are written for people, in one place: the page, the plots and the command line use it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 ABSENT = "–"
+METHOD_NAMES = {"none": "head only", "lora": "LoRA", "full": "full fine-tuning"}
+
+
+def method(name: str) -> str:
+    """adapter.method as people say it."""
+    return METHOD_NAMES.get(name, name)
 
 
 def percent(share: float | None, digits: int = 1) -> str:

@@ -30,31 +30,39 @@ class Classification:
 
     def encode(self, examples: Sequence[Example]) -> list[Features]:
         """Token ids with the tokenizer's special tokens, truncated to `max_length` (said in `truncated`)."""
+        features: dict[int, Features] = {}
+        singles = [row for row, example in enumerate(examples) if example.text_pair is None]
+        pairs = [row for row, example in enumerate(examples) if example.text_pair is not None]
+        for group in (singles, pairs):  # a single text has no second separator, whatever stands beside it
+            for start in range(0, len(group), ENCODE_CHUNK):
+                rows = group[start : start + ENCODE_CHUNK]
+                features.update(zip(rows, self._encode_chunk([examples[row] for row in rows]), strict=True))
+        return [features[row] for row in range(len(examples))]
+
+    def _encode_chunk(self, examples: Sequence[Example]) -> list[Features]:
+        """All of them pairs, or none."""
         index_of = {name: index for index, name in enumerate(self.label_names)}
-        features: list[Features] = []
-        for start in range(0, len(examples), ENCODE_CHUNK):
-            chunk = examples[start : start + ENCODE_CHUNK]
-            encoded = self._tokenize(chunk, truncation=True)
-            token_types = encoded.get("token_type_ids") if any(example.text_pair for example in chunk) else None
-            full = [i for i, ids in enumerate(encoded["input_ids"]) if len(ids) >= self.max_length]
-            whole = self._tokenize([chunk[i] for i in full], truncation=False)["input_ids"] if full else []
-            cut = {i for i, ids in zip(full, whole, strict=True) if len(ids) > self.max_length}
-            features += [
-                Features(
-                    input_ids=encoded["input_ids"][i],
-                    label=IGNORE_INDEX if example.label is None else index_of[example.label],
-                    token_type_ids=token_types[i] if token_types else None,
-                    truncated=i in cut,
-                )
-                for i, example in enumerate(chunk)
-            ]
-        return features
+        encoded = self._tokenize(examples, truncation=True)
+        token_types = None if examples[0].text_pair is None else encoded.get("token_type_ids")
+        full = [i for i, ids in enumerate(encoded["input_ids"]) if len(ids) >= self.max_length]
+        whole = self._tokenize([examples[i] for i in full], truncation=False)["input_ids"] if full else []
+        cut = {i for i, ids in zip(full, whole, strict=True) if len(ids) > self.max_length}
+        return [
+            Features(
+                # GPT-2's tokenizer makes nothing of an empty text; a model needs something to read.
+                input_ids=encoded["input_ids"][i] or [self.tokenizer.pad_token_id],
+                label=IGNORE_INDEX if example.label is None else index_of[example.label],
+                token_type_ids=token_types[i] if token_types else None,
+                truncated=i in cut,
+            )
+            for i, example in enumerate(examples)
+        ]
 
     def _tokenize(self, examples: Sequence[Example], truncation: bool) -> Any:
-        pairs = [example.text_pair or "" for example in examples]
+        pairs = [example.text_pair for example in examples if example.text_pair is not None]
         return self.tokenizer(
             [example.text for example in examples],
-            pairs if any(pairs) else None,
+            pairs or None,
             truncation=truncation,
             max_length=self.max_length if truncation else None,
             return_attention_mask=False,
@@ -95,7 +103,7 @@ class Classification:
         start = 0
         while start < len(order):
             end = start + 1
-            while end < len(order) and (end - start + 1) * len(features[order[end]]) <= SCORE_TOKENS:
+            while end < len(order) and (end - start + 1) * self.padded_length(len(features[order[end]])) <= SCORE_TOKENS:
                 end += 1
             rows = order[start:end]
             batch = self.collate([features[row] for row in rows], rows).to(device)
@@ -103,7 +111,8 @@ class Classification:
                 parts.append(model(**batch.inputs).logits.float().cpu())
             start = end
         scores = torch.empty(len(features), len(self.label_names))
-        scores[torch.tensor(order, dtype=torch.long)] = torch.cat(parts) if parts else scores
+        if parts:
+            scores[torch.tensor(order)] = torch.cat(parts)
         return scores
 
     def loss(self, model: Any, batch: Batch) -> LossOutput:

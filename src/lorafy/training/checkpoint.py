@@ -5,7 +5,10 @@ Random state needs no saving: the order of examples is a function of (seed, epoc
 
 from __future__ import annotations
 
+import errno
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from ..run_directory import RunDirectory, read_json, write_atomically, write_jso
 from ..types import Problem, RunError
 
 WEIGHTS, OPTIMIZER, STATE = "trainable.safetensors", "optimizer.pt", "state.json"
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EACCES}
 
 
 @dataclass
@@ -58,28 +62,42 @@ def save_checkpoint(
     def write(folder: Path) -> None:
         folder.mkdir()
         save_file(trainable_tensors(model), folder / WEIGHTS)
-        torch.save({"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}, folder / OPTIMIZER)
+        with (folder / OPTIMIZER).open("wb") as file:  # torch.save would leave a file open that it cannot finish
+            torch.save({"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}, file)
         write_json(folder / STATE, asdict(progress))
 
     path = run.checkpoint(progress.step)
-    try:
+    with disk_faults(run):
         write_atomically(path, write)
         run.name_step("last", progress.step)
-    except (
-        OSError,
-        RuntimeError,
-        SafetensorError,
-    ) as error:  # torch.save reports a full disk as a RuntimeError
-        raise RunError(_unsaved(run, path, error)) from error
     return path
 
 
-def _unsaved(run: RunDirectory, path: Path, error: Exception) -> Problem:
-    steps = run.saved_steps()
-    last = f"the checkpoint of step {steps[-1]} is whole" if steps else "there is no earlier checkpoint"
-    free = shutil.disk_usage(run.path).free
-    message = f"could not write the checkpoint ({error}); {free / 2**20:,.0f} MiB are free there; {last}"
-    return Problem(str(path), message, f"free some space, then: lorafy train {run.path} --resume")
+@contextmanager
+def disk_faults(run: RunDirectory) -> Iterator[None]:
+    """Raises RunError where the disk is full or cannot be written; what was saved before stands."""
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        fault = _disk_fault(error)
+        if fault is None:
+            raise
+        step = run.named_step("last")
+        last = "no checkpoint was saved yet" if step is None else f"the checkpoint of step {step} is whole"
+        free = shutil.disk_usage(run.path).free
+        message = f"could not write ({fault}); {free / 2**20:,.0f} MiB are free there; {last}"
+        fix = f"free some space, then: lorafy train {run.path} --resume"
+        raise RunError(Problem(str(run.path), message, fix)) from error
+
+
+def _disk_fault(error: BaseException | None) -> str | None:
+    """What the operating system said; None where this error is not the disk's."""
+    if isinstance(error, RuntimeError):  # torch.save's own, while it handles the OSError
+        error = error.__context__
+    if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+        return str(error.strerror)
+    is_disk = isinstance(error, SafetensorError) and "I/O error" in str(error)
+    return str(error).rpartition("I/O error: ")[2] if is_disk else None
 
 
 def load_checkpoint(
@@ -109,6 +127,15 @@ def trainable_tensors(model: Any) -> dict[str, torch.Tensor]:
         for name, parameter in model.named_parameters()
         if parameter.requires_grad
     }
+
+
+def remove_later_checkpoints(run: RunDirectory, step: int) -> None:
+    """Removes what a kill left behind: checkpoints after the one that last.json names, and half ones."""
+    for later in run.saved_steps():
+        if later > step:
+            shutil.rmtree(run.checkpoint(later))
+    for half in run.checkpoints.glob(".*-*"):
+        shutil.rmtree(half)
 
 
 def remove_old_checkpoints(run: RunDirectory, keep: int, best_step: int | None) -> None:

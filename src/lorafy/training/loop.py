@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
+
 from ..config.schema import TrainSection
 from ..contracts import Tracker
 from ..data.batches import StepPlan, micro_batches
@@ -42,6 +44,7 @@ class Display(Protocol):
 class Training:
     """One run: what it works on and how far it is.
 
+    features, rows: of the training examples; `rows` are their numbers in the user's file, for errors to name.
     validate: returns the metrics of the validation split, `accuracy` and `loss` among them; None where there is none.
     """
 
@@ -51,6 +54,7 @@ class Training:
     peak_learning_rate: float
     stepper: Stepper
     features: Sequence[Features]
+    rows: Sequence[int]
     plan: StepPlan
     num_steps: int
     validate: Callable[[], Mapping[str, float]] | None
@@ -73,11 +77,12 @@ class Training:
                 stats = self._one_step()
                 self.display.on_step(stats)
                 is_best = self._maybe_validate()
-                if is_best or self._is_due(self.config.save_every) or self._is_last or stop.received:
+                stopped = self._agree(stop.received)
+                if is_best or self._is_due(self.config.save_every) or self._is_last or stopped:
                     self._save()
-                if stop.received and not self._is_last:
+                if stopped and not self._is_last:
                     message = f"stopped at step {self.progress.step} of {self.num_steps}; the checkpoint is written"
-                    raise Interrupted(stop.received, message)
+                    raise Interrupted(stopped, message)
         best = self.progress.best_step
         if best is not None and best != self.progress.step:
             load_weights(self.run, best, self._bare_model)
@@ -101,6 +106,14 @@ class Training:
         interval = self.plan.steps_per_epoch if every == "epoch" else every
         assert isinstance(interval, int)
         return self.progress.step % interval == 0
+
+    def _agree(self, received: int | None) -> int | None:
+        """A signal may reach one process only, or each at another step; all stop after the same one."""
+        accelerator = self.stepper.accelerator
+        if accelerator.num_processes == 1:
+            return received
+        numbers = accelerator.gather(torch.tensor([received or 0], device=accelerator.device))
+        return int(numbers.max()) or None
 
     def _one_step(self) -> StepStats:
         started = time.perf_counter()
@@ -147,7 +160,7 @@ class Training:
             max_tokens=MAX_MICRO_BATCH_TOKENS[self.stepper.precision.device.type],
             max_examples=self.config.micro_batch_size,
         )
-        return [task.collate([self.features[index] for index in cut], cut) for cut in cuts]
+        return [task.collate([self.features[i] for i in cut], [self.rows[i] for i in cut]) for cut in cuts]
 
     def _dropout_seed(self, step: int) -> int:
         accelerator = self.stepper.accelerator

@@ -86,7 +86,7 @@ class Stepper:
             return
         self.optimizer.zero_grad(set_to_none=True)
         bad = next((index for index, value in enumerate(each) if not abs(value) < float("inf")), None)
-        rows = f" in training examples {sorted(batches[bad].rows)}" if bad is not None else ""
+        rows = f" in training rows {sorted(batches[bad].rows)}" if bad is not None else ""
         what = f"the loss is {loss_sum:g}{rows}" if not finite[0] else f"the gradient's norm is {norm:g}"
         fix = "lower train.learning_rate, look at these examples, or compute in model.dtype=float32"
         raise NonFiniteLoss(Problem("training", f"{what}; no weight was changed by this step", fix))

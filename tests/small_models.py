@@ -1,0 +1,31 @@
+"""Fixtures of several rooms: a base model of each architecture; one thread, because tiny products wait longer for a
+second one than they compute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import save_distilbert, save_gpt2, save_roberta
+
+
+@pytest.fixture(scope="session")
+def base_models(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> dict[str, Path]:
+    """Folders of tiny base models by architecture. Read them only."""
+    folder = tmp_path_factory.mktemp("bases")
+    return {
+        "bert": tiny_bert,
+        "distilbert": save_distilbert(folder / "distilbert", tiny_bert),
+        "roberta": save_roberta(folder / "roberta"),
+        "gpt2": save_gpt2(folder / "gpt2"),
+    }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

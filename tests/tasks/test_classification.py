@@ -1,0 +1,140 @@
+"""Texts become features, batches, scores and losses."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import LABELS, build, logits_of, make_config
+from tolerances import FLOAT32_ROUNDING
+from torch.nn import functional
+
+from lorafy.config.schema import ModelSection
+from lorafy.models.load import load_tokenizer
+from lorafy.tasks.classification import SCORE_TOKENS, Classification
+from lorafy.types import IGNORE_INDEX, Example, Features
+
+CPU = torch.device("cpu")
+ARCHITECTURES = ["bert", "distilbert", "roberta", "gpt2"]
+
+
+def example(text: str, label: str | None = "ham", pair: str | None = None) -> Example:
+    return Example(text, label, "the test", 1, pair)
+
+
+def make_task(folder: Path, max_length: int = 64) -> Classification:
+    return Classification(load_tokenizer(ModelSection(path=str(folder))), LABELS, max_length)
+
+
+def test_the_encoded_text_is_the_tokenizers(tiny_bert: Path):
+    task = make_task(tiny_bert)
+    (feature,) = task.encode([example("win a free phone")])
+    assert task.tokenizer.convert_ids_to_tokens(feature.input_ids) == ["[CLS]", "win", "a", "free", "phone", "[SEP]"]
+    assert (feature.label, feature.truncated, feature.token_type_ids) == (0, False, None)
+
+
+def test_a_text_of_just_the_limit_is_whole_and_a_longer_one_is_flagged(tiny_bert: Path):
+    task = make_task(tiny_bert, max_length=6)
+    fits, cut = task.encode([example("win a free phone"), example("win a free phone now")])
+    assert len(fits) == len(cut) == 6 and not fits.truncated and cut.truncated
+    assert task.tokenizer.convert_ids_to_tokens(cut.input_ids)[-1] == "[SEP]", "its end mark is not cut"
+
+
+def test_many_texts_keep_their_order_over_chunks(tiny_bert: Path, monkeypatch):
+    monkeypatch.setattr("lorafy.tasks.classification.ENCODE_CHUNK", 3)
+    task = make_task(tiny_bert, max_length=7)
+    examples = [example("phone " * (index % 8 + 1), LABELS[index % 2]) for index in range(11)]
+    features = task.encode(examples)
+    assert [len(f) for f in features] == [min(7, index % 8 + 3) for index in range(11)]
+    assert [f.truncated for f in features] == [index % 8 + 3 > 7 for index in range(11)]
+    assert [f.label for f in features] == [index % 2 for index in range(11)]
+
+
+def test_an_unlabelled_example_is_ignored_by_the_loss(tiny_bert: Path):
+    (feature,) = make_task(tiny_bert).encode([example("ok", None)])
+    assert feature.label == IGNORE_INDEX
+
+
+def test_a_pair_has_token_types(tiny_bert: Path):
+    task = make_task(tiny_bert)
+    (feature,) = task.encode([example("free phone", pair="a car")])
+    tokens = task.tokenizer.convert_ids_to_tokens(feature.input_ids)
+    assert tokens == ["[CLS]", "free", "phone", "[SEP]", "a", "car", "[SEP]"]
+    assert feature.token_type_ids == [0, 0, 0, 0, 1, 1, 1]
+
+
+def test_collate_pads_by_a_few_positions_and_masks_by_position(tiny_bert: Path):
+    task = make_task(tiny_bert, max_length=6)  # the length is rounded up, but not over the limit
+    pad = task.tokenizer.pad_token_id
+    batch = task.collate([Features([5, pad, 6], 1), Features([7], 0, token_type_ids=[1])], [4, 9])
+    assert batch.inputs["input_ids"].tolist() == [[5, pad, 6, pad, pad, pad], [7, pad, pad, pad, pad, pad]]
+    mask = [[1, 1, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]]
+    assert batch.inputs["attention_mask"].tolist() == mask, "a pad token inside a text counts"
+    assert batch.inputs["token_type_ids"].tolist() == [[0] * 6, [1, 0, 0, 0, 0, 0]]
+    assert batch.labels.tolist() == [1, 0] and batch.rows == [4, 9]
+
+
+@pytest.mark.parametrize(("num_tokens", "expected"), [(1, 8), (8, 8), (9, 16), (57, 60), (60, 60), (61, 61)])
+def test_lengths_are_rounded_up_within_the_limit(tiny_bert: Path, monkeypatch, num_tokens: int, expected: int):
+    monkeypatch.setattr("lorafy.tasks.classification.LENGTH_MULTIPLE", 8)
+    assert make_task(tiny_bert, max_length=60).padded_length(num_tokens) == expected
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("pairs", [False, True], ids=["single", "pairs"])
+def test_padded_equals_unpadded_on_every_architecture(base_models, sms_csv, name: str, pairs: bool):
+    built, prepared = build(make_config(base_models[name], sms_csv))
+    task = prepared.task
+    texts = ["ok", "win a free phone , call now", "see you at lunch", "a"]
+    examples = [example(text, pair=f"{text} tonight" if pairs else None) for text in texts]
+    features = task.encode(examples)
+    padded = logits_of(built.model, task.collate(features, range(4)).inputs)
+    alone = torch.cat([logits_of(built.model, task.collate([feature], [0]).inputs) for feature in features])
+    torch.testing.assert_close(padded, alone, rtol=FLOAT32_ROUNDING, atol=FLOAT32_ROUNDING)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_an_empty_text_is_scored_like_any_other(base_models, sms_csv, name: str):
+    """A tokenizer without special tokens (GPT-2's) makes nothing of it."""
+    built, prepared = build(make_config(base_models[name], sms_csv))
+    features = prepared.task.encode([example(""), example("ok")])
+    scores = prepared.task.scores(built.model.eval(), features, device=CPU, autocast=nullcontext)
+    assert scores.isfinite().all()
+    alone = prepared.task.scores(built.model, features[:1], device=CPU, autocast=nullcontext)
+    torch.testing.assert_close(alone[0], scores[0], rtol=FLOAT32_ROUNDING, atol=FLOAT32_ROUNDING)
+
+
+def test_scores_stand_in_the_order_given_and_stay_under_the_limit(base_models, sms_csv):
+    built, prepared = build(make_config(base_models["bert"], sms_csv))
+    task, sizes = prepared.task, []
+    features = [f for f in prepared.features["train"] for _ in range(12)]
+    model = built.model.eval()
+
+    def spy(**inputs):
+        sizes.append(inputs["input_ids"].numel())
+        return model(**inputs)
+
+    scores = task.scores(spy, features, device=CPU, autocast=nullcontext)
+    expected = torch.cat([logits_of(model, task.collate([f], [0]).inputs) for f in features[::12]])
+    torch.testing.assert_close(scores[::12], expected, rtol=FLOAT32_ROUNDING, atol=FLOAT32_ROUNDING)
+    assert len(sizes) > 1 and max(sizes) <= SCORE_TOKENS
+
+
+def test_no_text_no_scores(base_models, sms_csv):
+    built, prepared = build(make_config(base_models["bert"], sms_csv))
+    assert prepared.task.scores(built.model, [], device=CPU, autocast=nullcontext).shape == (0, 2)
+
+
+def test_the_loss_is_a_float32_sum_over_targets(base_models, sms_csv):
+    built, prepared = build(make_config(base_models["bert"], sms_csv))
+    batch = prepared.task.collate([*prepared.features["train"][:4], Features([2, 9, 3], IGNORE_INDEX)], range(5))
+    model = built.model.eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = prepared.task.loss(model, batch)
+        logits = model(**batch.inputs).logits
+    assert output.loss_sum.dtype == output.logits.dtype == torch.float32
+    expected = functional.cross_entropy(logits[:4].float(), batch.labels[:4]) * 4
+    torch.testing.assert_close(output.loss_sum, expected)
+    assert output.num_correct.item() == (logits[:4].argmax(-1) == batch.labels[:4]).sum().item()

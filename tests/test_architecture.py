@@ -1,0 +1,133 @@
+"""The house keeps its floors: imports go down or sideways within one room, files fit in one reading."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lorafy
+
+SOURCE = Path(lorafy.__file__).parent
+
+FLOORS = {
+    "types": 0, "contracts": 0, "cuda_wheels": 0,
+    "config": 1, "run_directory": 1, "environment": 1,
+    "formats": 2, "tasks": 2, "trackers": 2,
+    "models": 3, "data": 3, "adapters": 3,
+    "training": 4, "evaluation": 4, "inference": 4, "report": 4, "preflight": 4,
+}  # fmt: skip
+"""DESIGN.md, section 3. What is not named here composes the others: floor 5."""
+
+APART = {2, 3, 4}
+"""On these floors a room imports no neighbour."""
+
+ONLY_TYPING = {("contracts", "config")}
+"""The seams name sections of the tree in their signatures, and import them for the type checker alone."""
+
+MOST_LINES = 400
+
+
+def files() -> list[Path]:
+    return sorted(SOURCE.rglob("*.py"))
+
+
+def room_of(module: str) -> str:
+    """`lorafy.data.splits` stands in the room `data`; `lorafy` itself in ``."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(SOURCE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """Line and full name of every module of ours that a file imports, inside functions and for types too."""
+    package = module_of(path) if path.name == "__init__.py" else module_of(path).rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            found = [f"{base}.{alias.name}" if base == "lorafy" else base for alias in node.names]
+        else:
+            continue
+        yield from ((node.lineno, name) for name in found if name.split(".")[0] == "lorafy")
+
+
+def test_imports_go_down_or_stay_in_the_room() -> None:
+    wrong = []
+    for path in files():
+        here = room_of(module_of(path))
+        for line, name in imports(path):
+            there = room_of(name)
+            if here == there or (here, there) in ONLY_TYPING:
+                continue
+            up, down = FLOORS.get(here, 5), FLOORS.get(there, 5)
+            if down > up or (down == up and up in APART):
+                wrong.append(f"{path.relative_to(SOURCE)}:{line}: {here} (floor {up}) imports {there} (floor {down})")
+    assert wrong == []
+
+
+def test_what_is_imported_for_types_only_stays_so() -> None:
+    tree = ast.parse((SOURCE / "contracts.py").read_text(encoding="utf-8"))
+    at_run_time = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level]
+    assert [node.module for node in at_run_time] == ["types"]
+
+
+def test_every_floor_names_a_room_that_is_there() -> None:
+    rooms = {path.stem if path.is_file() else path.name for path in SOURCE.iterdir()}
+    assert set(FLOORS) <= rooms
+
+
+def test_a_file_fits_in_one_reading() -> None:
+    lengths = {str(path.relative_to(SOURCE)): len(path.read_text(encoding="utf-8").splitlines()) for path in files()}
+    assert {name: length for name, length in lengths.items() if length > MOST_LINES} == {}
+
+
+def test_text_files_are_opened_as_utf8() -> None:
+    """Windows opens them in the user's code page otherwise."""
+    wrong = []
+    for path in files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and _opens_text(node) and not _names_encoding(node):
+                wrong.append(f"{path.relative_to(SOURCE)}:{node.lineno}: {ast.unparse(node)}")
+    assert wrong == []
+
+
+def _opens_text(call: ast.Call) -> bool:
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    if name in ("read_text", "write_text"):
+        # run_directory.write_text is ours: it writes UTF-8, and takes no encoding.
+        return isinstance(call.func, ast.Attribute)
+    modes = [value for value in [*call.args, *(k.value for k in call.keywords)] if isinstance(value, ast.Constant)]
+    return name == "open" and not any(isinstance(mode.value, str) and "b" in mode.value for mode in modes)
+
+
+def _names_encoding(call: ast.Call) -> bool:
+    return any(keyword.arg == "encoding" for keyword in call.keywords)
+
+
+def test_public_names() -> None:
+    assert sorted(lorafy.__all__) == ["Classifier", "Run", "evaluate", "load", "merge", "train", "verify"]
+    assert all(getattr(lorafy, name).__module__ == "lorafy.api" for name in lorafy.__all__)
+    assert set(lorafy.__all__) <= set(dir(lorafy))
+    with pytest.raises(AttributeError, match="no attribute 'trian'"):
+        lorafy.trian  # noqa: B018
+
+
+@pytest.mark.parametrize("arguments", [None, ["--help"], ["train", "--help"], ["config", "no-such.yaml"]], ids=str)
+def test_import_help_and_a_refused_recipe_load_no_torch(arguments: list[str] | None, tmp_path: Path) -> None:
+    run = "import lorafy" if arguments is None else f"sys.argv[1:] = {arguments}\nfrom lorafy.cli import main\nmain()"
+    heavy = "{'torch', 'transformers', 'peft', 'datasets', 'accelerate', 'matplotlib', 'sklearn'} & set(sys.modules)"
+    code = f"import sys\ntry:\n    exec({run!r})\nfinally:\n    print('heavy:', sorted({heavy}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=120, cwd=tmp_path, check=False
+    )
+    assert "heavy: []" in done.stdout, done.stdout + done.stderr

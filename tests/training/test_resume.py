@@ -1,0 +1,85 @@
+"""10 steps = 5 + resume + 5, bit for bit, dropout on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trained_runs
+from tiny_models import make_config
+from trained_runs import Killed, assert_same_run, kill_after, train
+
+from lorafy.config.schema import RunConfig
+from lorafy.run_directory import read_jsonl
+from lorafy.types import DataError, RunError
+
+
+def resumable(tiny_bert: Path, sms_csv: Path, method: str, **settings) -> RunConfig:
+    """56 training rows: 7 steps an epoch, so that step 5 is in the middle of one, and of two lines of metrics."""
+    adapter = {"method": method} | ({"dropout": 0.2} if method == "lora" else {})
+    train_settings = {"max_steps": 10, "batch_size": 8, "save_every": 5, "log_every": 3, "evaluate_every": 4}
+    return make_config(tiny_bert, sms_csv, adapter=adapter, train=train_settings | settings)
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "none"])
+def test_ten_steps_are_five_and_five(tmp_path: Path, monkeypatch, tiny_bert: Path, sms_csv: Path, method: str):
+    config = resumable(tiny_bert, sms_csv, method)
+    whole = train(config, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        kill_after(patch, 8)
+        with pytest.raises(Killed):
+            train(config, tmp_path / "parts")
+    resumed = train(config, tmp_path / "parts", resume=True)
+    assert_same_run(resumed, whole)
+    train_steps = [r["step"] for r in read_jsonl(resumed.metrics) if r["split"] == "train"]
+    assert train_steps == [3, 6, 9, 10], "no line twice, none missing"
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, monkeypatch, tiny_bert, sms_csv):
+    config = resumable(tiny_bert, sms_csv, "lora", evaluate_every=None)
+    with monkeypatch.context() as patch:
+        kill_after(patch, 4)
+        with pytest.raises(Killed):
+            train(config, tmp_path / "parts")
+    assert_same_run(train(config, tmp_path / "parts", resume=True), train(config, tmp_path / "whole"))
+
+
+def test_same_seed_same_bytes_and_another_seed_other_bytes(tmp_path: Path, tiny_bert: Path, sms_csv: Path):
+    config = resumable(tiny_bert, sms_csv, "lora", max_steps=3)
+    first, second = train(config, tmp_path / "a"), train(config, tmp_path / "b")
+    assert_same_run(first, second)
+    other = config.model_copy(update={"run": config.run.model_copy(update={"seed": 43})})
+    with pytest.raises(AssertionError, match="tensors differ"):
+        assert_same_run(first, train(other, tmp_path / "c"))
+
+
+def test_data_that_changed_since_the_start_is_refused(tmp_path, monkeypatch, tiny_bert, sms_csv):
+    data = tmp_path / "sms.csv"
+    data.write_bytes(sms_csv.read_bytes())
+    config = resumable(tiny_bert, data, "lora")
+    with monkeypatch.context() as patch:
+        kill_after(patch, 6)
+        with pytest.raises(Killed):
+            train(config, tmp_path / "run")
+    data.write_text(data.read_text(encoding="utf-8").replace("lunch", "dinner"), encoding="utf-8")
+    with pytest.raises(DataError, match="the data changed"):
+        train(config, tmp_path / "run", resume=True)
+
+
+def test_a_half_written_last_line_of_metrics_is_not_kept(tmp_path, monkeypatch, tiny_bert, sms_csv):
+    config = resumable(tiny_bert, sms_csv, "none", evaluate_every=None)
+    with monkeypatch.context() as patch:
+        kill_after(patch, 8)
+        with pytest.raises(Killed):
+            train(config, tmp_path / "run")
+    with (tmp_path / "run" / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"split": "train", "st')
+    run = train(config, tmp_path / "run", resume=True)
+    assert [record["step"] for record in trained_runs.metrics(run)] == [3, 6, 9, 10]
+
+
+def test_a_directory_that_another_process_holds_is_refused(tmp_path, tiny_bert, sms_csv):
+    config = resumable(tiny_bert, sms_csv, "none", max_steps=2)
+    run = train(config, tmp_path / "run")
+    with run.lock(), pytest.raises(RunError, match="another process is training in it"):
+        train(config, tmp_path / "run", resume=True)
