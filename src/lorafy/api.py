@@ -94,7 +94,7 @@ def load_recipe(recipe: Recipe, overrides: Sequence[str] = ()) -> tuple[RunConfi
     if isinstance(recipe, RunConfig):
         return recipe, "run"
     if isinstance(recipe, Mapping):
-        tree = json.loads(json.dumps(recipe))
+        tree = json.loads(json.dumps(recipe, default=str))  # a copy; paths become text
         problems = [problem for problem in (apply_override(tree, override) for override in overrides) if problem]
         return parse_config(tree, "the recipe", problems), "run"
     path = Path(recipe)
@@ -301,8 +301,8 @@ def _new_run(config: RunConfig, stem: str) -> RunDirectory:
     output_dir = Path(config.run.output_dir)
     names = [config.run.name or next_run_name(output_dir, stem)]
     run = RunDirectory(output_dir / broadcast_object_list(names)[0])
-    if _is_main_process() and run.path.exists():
-        run.create()  # refuses before any work where something is there
+    if _is_main_process():
+        run.require_free()
     return run
 
 

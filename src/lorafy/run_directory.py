@@ -52,13 +52,25 @@ class RunDirectory:
     def is_finished(self) -> bool:
         return self.summary.is_file() and self.trained is not None
 
-    def create(self) -> None:
-        """Makes the folder. Raises RunError where it already holds something."""
-        if self.path.exists() and any(entry.name != ".lock" for entry in self.path.iterdir()):
-            what = "already holds a run" if self.is_run else "already holds files"
+    def require_free(self) -> None:
+        """Raises RunError where something is there already."""
+        if any(parent.is_file() for parent in (self.path, *self.path.parents)):
+            message = "a file stands where a folder is needed"
+            raise RunError(Problem(str(self.path), message, "choose another run.output_dir or run.name"))
+        if self.is_run:
             fix = f"continue it: lorafy train {self.path} --resume; or choose another name: run.name=..."
-            raise RunError(Problem(str(self.path), what, fix))
-        self.path.mkdir(parents=True, exist_ok=True)
+            raise RunError(Problem(str(self.path), "already holds a run", fix))
+        if self.path.is_dir() and any(entry.name != ".lock" for entry in self.path.iterdir()):
+            raise RunError(Problem(str(self.path), "already holds files", "choose another name: run.name=..."))
+
+    def create(self) -> None:
+        """Makes the folder. Raises RunError where that cannot be."""
+        self.require_free()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"this folder cannot be made: {error.strerror}"
+            raise RunError(Problem(str(self.path), message, "choose another run.output_dir")) from error
 
     @contextmanager
     def lock(self) -> Iterator[None]:

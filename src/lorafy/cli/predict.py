@@ -33,8 +33,9 @@ def predict(
 ) -> None:
     """Classify texts: label, probability, and all probabilities with --json."""
     from ..api import load
-    from ..inference.tables import read_texts, write_predictions
+    from ..inference.tables import check_output, read_texts, write_predictions
 
+    check_output(output_file)
     chosen = read_texts(texts, input_file, column)
     classifier = load(model)
     predictions = classifier.classify(chosen)

