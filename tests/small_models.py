@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from tiny_models import save_distilbert, save_gpt2, save_roberta
 
 

@@ -19,7 +19,6 @@ from transformers import (
     RobertaTokenizerFast,
 )
 
-
 from lorafy.assemble import BuiltModel, Prepared, build_model, prepare
 from lorafy.config import parse_config
 from lorafy.config.schema import RunConfig
@@ -78,11 +77,11 @@ def _save(kind: Any, config: Any, tokenizer: Any, folder: Path) -> Path:
     return folder
 
 
-def make_config(base: Path | str, data: Path | str, **sections: dict[str, Any]) -> RunConfig:
+def make_config(base: Path | str, train_file: Path | str, **sections: dict[str, Any]) -> RunConfig:
     """A recipe in float32 without tensorboard; `sections` are laid over it."""
     tree: dict[str, Any] = {
         "model": {"path": str(base), "dtype": "float32"},
-        "data": {"train": str(data)},
+        "data": {"train": str(train_file)},
         "trackers": ["jsonl"],
     }
     for name, values in sections.items():

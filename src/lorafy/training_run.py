@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, GradientAccumulationPlugin
 from rich.console import Console
 
@@ -72,14 +73,27 @@ def run_training(config: RunConfig, run: RunDirectory, *, resume: bool, console:
 def make_accelerator() -> Accelerator:
     """The device and the processes. Accumulation and precision are the recipe's, whatever the launcher's file says.
 
-    Raises ConfigError under a launcher that shards the model.
+    Raises ConfigError under a launcher that shards the model, or whose processes do not see each other.
     """
+    join_processes()
     plugin = GradientAccumulationPlugin(num_steps=1)
     accelerator = Accelerator(mixed_precision="no", gradient_accumulation_plugin=plugin)
     if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
         message = f"lorafy does not train under {accelerator.distributed_type.value}"
         raise ConfigError(Problem("the launcher", message, "use data-parallel processes: torchrun, accelerate launch"))
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if launched != accelerator.num_processes:
+        message = f"it started {launched} processes, but they do not see each other"
+        raise ConfigError(Problem("the launcher", message, "start lorafy without it"))
     return accelerator
+
+
+def join_processes() -> None:
+    """Joins a launcher's processes; call it before anything else of accelerate.
+
+    Without a GPU accelerate has to be told so: else each process takes itself for the only one, and all write.
+    """
+    PartialState(cpu="LOCAL_RANK" in os.environ and not torch.cuda.is_available())
 
 
 def _require_same_data(run: RunDirectory, prepared: Prepared) -> None:

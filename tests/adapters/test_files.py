@@ -11,17 +11,17 @@ import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import LABELS, build, logits_of, make_config, move_trainable
-from tolerances import FLOAT32_ROUNDING
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lorafy import load
 from lorafy.adapters import files
 from lorafy.assemble import load_trained
 from lorafy.models.precision import Precision
-from lorafy.training_run import _save_trained
 from lorafy.run_directory import RunDirectory
+from lorafy.training_run import _save_trained
 from lorafy.types import ModelError
+from tiny_models import LABELS, build, logits_of, make_config, move_trainable
+from tolerances import FLOAT32_ROUNDING
 
 ARCHITECTURES = ["bert", "distilbert", "roberta", "gpt2"]
 CPU = Precision(torch.float32, torch.device("cpu"))
@@ -106,7 +106,10 @@ def change_tensors(path: Path, change) -> None:
 @pytest.mark.parametrize("method", ["lora", "none"])
 def test_a_missing_tensor_is_named(base_models, sms_csv, tmp_path: Path, method: str):
     folder, *_ = saved(base_models["bert"], sms_csv, tmp_path, method)
-    name = {"lora": "base_model.model.bert.encoder.layer.1.attention.self.query.lora_B.weight", "none": "classifier.bias"}
+    name = {
+        "lora": "base_model.model.bert.encoder.layer.1.attention.self.query.lora_B.weight",
+        "none": "classifier.bias",
+    }
     change_tensors(folder / files.WEIGHTS[method], lambda tensors: tensors.pop(name[method]))
     with pytest.raises(ModelError) as caught:
         load_trained(folder)

@@ -7,12 +7,12 @@ from pathlib import Path
 import peft
 import pytest
 import torch
-from tiny_models import LABELS, build, logits_of, make_config, move_trainable
 from transformers import AutoModelForSequenceClassification
 
 from lorafy.adapters.attach import hold_frozen_weights
 from lorafy.models.load import load_classifier
 from lorafy.types import ModelError
+from tiny_models import LABELS, build, logits_of, make_config, move_trainable
 
 ARCHITECTURES = ["bert", "distilbert", "roberta", "gpt2"]
 HEADS = {
@@ -48,7 +48,9 @@ def test_every_linear_layer_is_found_and_only_the_head_is_trained_whole(base_mod
     lora = {n: p for n, p in trained.items() if ".lora_A." in n or ".lora_B." in n}
     assert len(lora) == 2 * LINEAR_LAYERS[name]
     assert all(4 in parameter.shape for parameter in lora.values())
-    rest = {n.removeprefix("base_model.model.").replace(".modules_to_save.default", "") for n in trained if n not in lora}
+    rest = {
+        n.removeprefix("base_model.model.").replace(".modules_to_save.default", "") for n in trained if n not in lora
+    }
     base = load_classifier(make_config(base_models[name], sms_csv).model, LABELS, 0, 0).model
     expected = {n for n, _ in base.named_parameters() if n.split(".")[0] in HEADS[name]}
     assert rest == expected, "biases of the base stay frozen, the whole head is trained"
@@ -61,7 +63,11 @@ def test_the_count_is_the_one_that_peft_prints(base_models, sms_csv, name: str):
     plain = AutoModelForSequenceClassification.from_pretrained(base_models[name], num_labels=2)
     base_parameters = sum(p.numel() for p in plain.parameters())
     settings = peft.LoraConfig(
-        task_type="SEQ_CLS", r=8, target_modules=QUERY_VALUE[name], modules_to_save=HEADS[name], fan_in_fan_out=name == "gpt2"
+        task_type="SEQ_CLS",
+        r=8,
+        target_modules=QUERY_VALUE[name],
+        modules_to_save=HEADS[name],
+        fan_in_fan_out=name == "gpt2",
     )
     trainable, _ = peft.get_peft_model(plain, settings).get_nb_trainable_parameters()
     assert built.parameters.trainable == trainable
@@ -85,11 +91,15 @@ def test_start_values_depend_on_the_seed_alone(base_models, sms_csv):
 
     first, again, other = tensors(1), tensors(1), tensors(2)
     assert all(torch.equal(first[n], again[n]) for n in first)
-    assert not torch.equal(first[next(n for n in first if "lora_A" in n)], other[next(n for n in first if "lora_A" in n)])
+    assert not torch.equal(
+        first[next(n for n in first if "lora_A" in n)], other[next(n for n in first if "lora_A" in n)]
+    )
 
 
 def test_the_scale_is_alpha_over_r(base_models, sms_csv):
-    built, _ = build(make_config(base_models["bert"], sms_csv, adapter={"r": 4, "alpha": 6, "target_modules": ["query"]}))
+    built, _ = build(
+        make_config(base_models["bert"], sms_csv, adapter={"r": 4, "alpha": 6, "target_modules": ["query"]})
+    )
     move_trainable(built.model)
     layer = built.model.base_model.model.bert.encoder.layer[0].attention.self.query.eval()
     x = torch.randn(3, 32)

@@ -8,11 +8,11 @@ import numpy
 import pytest
 import torch
 from sklearn import metrics as sklearn
-from tolerances import BOOTSTRAP_SHARE
 
 from lorafy.evaluation.evaluate import worst_mistakes
 from lorafy.evaluation.metrics import classification_metrics, quick_metrics, wilson_interval
 from lorafy.types import Example
+from tolerances import BOOTSTRAP_SHARE
 
 NAMES = ["a", "b", "c", "d"]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import LABELS, build, logits_of, make_config, move_trainable
-from tolerances import FLOAT32_ROUNDING
 
 from lorafy.inference.classify import classify
 from lorafy.models.precision import Precision
 from lorafy.types import Example
+from tiny_models import LABELS, build, logits_of, make_config, move_trainable
+from tolerances import FLOAT32_ROUNDING
 
 CPU = Precision(torch.float32, torch.device("cpu"))
 TEXTS = ["win a free phone , call now to claim your prize", "ok", "see you at lunch", "", "ok", "phone " * 100]

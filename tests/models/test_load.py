@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import LABELS, build, logits_of, make_config
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lorafy.config.schema import ModelSection
 from lorafy.models.load import load_classifier, load_tokenizer, longest_text
 from lorafy.types import ModelError, UserError
+from tiny_models import LABELS, build, logits_of, make_config
 
 
 @pytest.fixture

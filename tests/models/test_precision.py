@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_models import make_config
-from trained_runs import metrics, train
 
 from lorafy.adapters.files import WEIGHTS
 from lorafy.models import precision
 from lorafy.models.precision import choose_precision
+from tiny_models import make_config
+from trained_runs import metrics, train
 
 CPU = torch.device("cpu")
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import LABELS, build, logits_of, make_config
-from tolerances import FLOAT32_ROUNDING
 from torch.nn import functional
 
 from lorafy.config.schema import ModelSection
 from lorafy.models.load import load_tokenizer
 from lorafy.tasks.classification import SCORE_TOKENS, Classification
 from lorafy.types import IGNORE_INDEX, Example, Features
+from tiny_models import LABELS, build, logits_of, make_config
+from tolerances import FLOAT32_ROUNDING
 
 CPU = torch.device("cpu")
 ARCHITECTURES = ["bert", "distilbert", "roberta", "gpt2"]

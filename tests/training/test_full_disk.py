@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny_models import make_config
-from trained_runs import assert_same_run, train
 
 from lorafy.run_directory import RunDirectory
 from lorafy.training.display import ProgressDisplay
 from lorafy.types import RunError
+from tiny_models import make_config
+from trained_runs import assert_same_run, train
 
 SIZE_BYTES = 8 * 2**20
 

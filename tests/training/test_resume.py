@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import trained_runs
-from tiny_models import make_config
-from trained_runs import Killed, assert_same_run, kill_after, train
 
+import trained_runs
 from lorafy.config.schema import RunConfig
 from lorafy.run_directory import read_jsonl
 from lorafy.types import DataError, RunError
+from tiny_models import make_config
+from trained_runs import Killed, assert_same_run, kill_after, train
 
 
 def resumable(tiny_bert: Path, sms_csv: Path, method: str, **settings) -> RunConfig:

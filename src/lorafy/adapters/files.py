@@ -91,6 +91,9 @@ def load_lora(base_model: Any, folder: Path) -> Any:
     try:
         with quiet_peft():
             model = PeftModel.from_pretrained(base_model, str(folder))
+    except KeyError as error:  # a tensor of a trained head, where peft only warns of A and B
+        message = f"missing in this folder: {error.args[0]}"
+        raise ModelError(Problem(str(folder), message, "copy it again, or train again")) from error
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         # torch says in the first line that something is wrong, in the next ones what.
         reason = "; ".join(line.strip() for line in str(error).splitlines()[:5])
@@ -127,7 +130,11 @@ def merged(model: Any) -> Any:
     """W + (alpha / r) B A in every adapted layer, the adapter's modules gone. Changes `model`; use what it returns."""
     if not isinstance(model, PeftModel):
         return model
-    return model.merge_and_unload(safe_merge=True)
+    try:
+        return model.merge_and_unload(safe_merge=True)
+    except ValueError as error:  # peft found NaN or infinity
+        message = f"this adapter holds values that are no numbers: {error}"
+        raise ModelError(Problem("adapter", message, "train again with a lower train.learning_rate")) from error
 
 
 def set_lora_enabled(model: Any, enabled: bool) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from .arguments import AsJson, Overrides, messages, print_json
 from .predict import as_record, print_predictions
-from .results import print_results
+from .results import exit_unless_verified, print_results
 
 
 def demo(
@@ -43,3 +43,4 @@ def demo(
     ):
         console.print(f"  {path}   {what}", highlight=False)
     console.print(f'\nNext: lorafy predict {run.path} "your own text"', highlight=False)
+    exit_unless_verified(run.results["verification"])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import typer
-
 from .arguments import AsJson, Model, Overrides, messages, print_json
-from .results import print_results
+from .results import exit_unless_verified, print_results
 
 
 def evaluate(model: Model, overrides: Overrides = None, as_json: AsJson = False) -> None:
@@ -17,5 +15,4 @@ def evaluate(model: Model, overrides: Overrides = None, as_json: AsJson = False)
         print_json(results)
     else:
         print_results(messages(), results)
-    if results["verification"] is not None and not results["verification"]["passed"]:
-        raise typer.Exit(1)
+    exit_unless_verified(results["verification"])

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .arguments import AsJson, Model, messages, print_json
-from .results import print_verification
+from .results import exit_unless_verified, print_verification
 
 
 def merge(
@@ -25,5 +25,4 @@ def merge(
     console.print(f"The merged model lies in {output}", highlight=False)
     if as_json:
         print_json(result)
-    if not result["verification"]["passed"]:
-        raise typer.Exit(1)
+    exit_unless_verified(result["verification"])

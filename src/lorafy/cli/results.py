@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
@@ -31,6 +32,12 @@ def print_results(console: Console, results: dict[str, Any]) -> None:
             table.add_row(name, *figures, f"{row['support']:,}")
         console.print(table)
     print_verification(console, results["verification"])
+
+
+def exit_unless_verified(verification: dict[str, Any] | None) -> None:
+    """Exit code 1 where a check failed: a script must not go on with these files."""
+    if verification is not None and not verification["passed"]:
+        raise typer.Exit(1)
 
 
 def print_verification(console: Console, verification: dict[str, Any] | None) -> None:

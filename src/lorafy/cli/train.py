@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from .arguments import AsJson, Overrides, Recipe, messages, print_json
-from .results import print_results
+from .results import exit_unless_verified, print_results
 
 
 def train(
@@ -28,3 +28,4 @@ def train(
     console.print(f"  {directory.report}   the report: open it in a browser", highlight=False)
     if as_json:
         print_json({"run": str(run.path), "summary": run.summary, "results": run.results})
+    exit_unless_verified(run.results["verification"])

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import typer
-
 from .arguments import AsJson, Model, messages, print_json
-from .results import print_verification
+from .results import exit_unless_verified, print_verification
 
 
 def verify(model: Model, as_json: AsJson = False) -> None:
@@ -16,5 +14,4 @@ def verify(model: Model, as_json: AsJson = False) -> None:
     print_verification(messages(as_json), result)
     if as_json:
         print_json(result)
-    if not result["passed"]:
-        raise typer.Exit(1)
+    exit_unless_verified(result)

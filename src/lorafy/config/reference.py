@@ -38,6 +38,7 @@ data: {train: messages.csv}
 
 WORDS = {"string": "text", "boolean": "true or false", "integer": "whole number", "number": "number", "null": "null"}
 LIMITS = {"minimum": "at least", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
+LIMITS |= {"ge": "at least", "gt": "above"}  # pydantic's names for them in an optional key
 
 
 def reference() -> str:
@@ -64,7 +65,7 @@ def _kind(node: dict[str, Any]) -> str:
         return " or ".join(f"`{value}`" for value in node.get("enum", [node.get("const")]))
     if node["type"] == "array":
         return f"list of {_kind(node['items'])}" if "items" in node else f"list of {node['minItems']} numbers"
-    limits = " and ".join(f"{word} {node[key]:g}" for key, word in LIMITS.items() if key in node)
+    limits = " and ".join(f"{word} {node[key]}" for key, word in LIMITS.items() if key in node)
     return f"{WORDS[node['type']]} {limits}".strip()
 
 

@@ -36,6 +36,7 @@ class ProgressDisplay:
             TextColumn("left"),
             TimeRemainingColumn(),
             console=console,
+            refresh_per_second=4,
             transient=True,
         )
         self._task = self._bar.add_task("train", total=num_steps, completed=first_step, figures="")
