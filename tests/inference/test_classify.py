@@ -11,7 +11,7 @@ from lorafy.inference.classify import classify
 from lorafy.models.precision import Precision
 from lorafy.types import Example
 from tiny_models import LABELS, build, logits_of, make_config, move_trainable
-from tolerances import FLOAT32_ROUNDING
+from tolerances import FLOAT32_ROUNDING, FLOAT64_ROUNDING
 
 CPU = Precision(torch.float32, torch.device("cpu"))
 TEXTS = ["win a free phone , call now to claim your prize", "ok", "see you at lunch", "", "ok", "phone " * 100]
@@ -38,7 +38,7 @@ def test_one_prediction_a_text_in_the_order_given(trained):
         expected = logits_of(model, inputs)[0].double().softmax(-1)
         found = torch.tensor(list(prediction.probabilities.values()), dtype=torch.float64)
         torch.testing.assert_close(found, expected, rtol=FLOAT32_ROUNDING, atol=FLOAT32_ROUNDING)
-        assert sum(prediction.probabilities.values()) == pytest.approx(1.0, abs=1e-12)
+        assert sum(prediction.probabilities.values()) == pytest.approx(1.0, abs=FLOAT64_ROUNDING)
         assert list(prediction.probabilities) == LABELS
         assert prediction.label == LABELS[int(expected.argmax())]
         assert prediction.probability == max(prediction.probabilities.values())
