@@ -11,6 +11,8 @@ from typing import Any
 # Before anything imports transformers or datasets: no test reaches for the network.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Tiny models gain nothing from threads, and threads of two processes on the same cores wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import yaml

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from rich.console import Console
 
@@ -18,6 +19,7 @@ from .adapters import files
 from .assemble import Prepared, Trained, differing_base_logits, find_trained, load_trained
 from .config import RunConfig, load_config, parse_config
 from .config.load import apply_override
+from .config.schema import DEFAULT_SPLIT
 from .data.corpus import load_corpus
 from .data.saved import save_encoded
 from .evaluation import verify as verification
@@ -35,9 +37,11 @@ from .run_directory import (
     write_atomically,
     write_json,
 )
+from .training.checkpoint import disk_faults
 from .training_run import (
     config_differences,
     evaluate_in_fresh_process,
+    join_processes,
     probe_circumstances,
     run_training,
     with_run,
@@ -122,15 +126,17 @@ def train(
     all of them at once, before anything is written; Interrupted after a signal, with a checkpoint written.
     """
     console = console or Console(stderr=True)
+    join_processes()
     config, stem = load_recipe(recipe, overrides)
     run = _run_to_resume(recipe, config, stem) if resume else _new_run(config, stem)
     if resume and run.is_finished:
         console.print(f"{run.path} is finished: there is nothing to resume.")
     else:
         run_training(with_run(config, run.path), run, resume=resume, console=console)
-    if _is_main_process() and not run.eval_results.is_file():
+    if is_main_process() and not run.eval_results.is_file():
         console.print("Evaluating and verifying from disk, in a fresh process ...")
         evaluate_in_fresh_process(run)
+    PartialState().wait_for_everyone()
     return Run(run.path)
 
 
@@ -185,8 +191,9 @@ def evaluate(model: Path | str, overrides: Sequence[str] = (), *, console: Conso
         "dtype": trained.precision.name,
     }
     if run.is_run and not overrides:
-        write_json(run.eval_results, results)
-        report(run, console or Console(stderr=True))
+        with disk_faults(run):
+            write_json(run.eval_results, results)
+            report(run, console or Console(stderr=True))
     return results
 
 
@@ -278,6 +285,8 @@ def _data_config(path: Path, overrides: Sequence[str]) -> RunConfig:
     if not run.is_run and find_trained(path) is not None and RunDirectory(path.parent).is_run:
         run = RunDirectory(path.parent)
     if run.is_run:
+        if any(override.startswith("data.validation=") for override in overrides):
+            overrides = [*overrides, f"data.split={list(DEFAULT_SPLIT)}"]  # the run's own has nothing left to say
         return load_config(run.config, overrides)
     tree: dict[str, Any] = {"model": {"path": str(path)}}
     problems = [problem for problem in (apply_override(tree, override) for override in overrides) if problem]
@@ -301,15 +310,18 @@ def _new_run(config: RunConfig, stem: str) -> RunDirectory:
     output_dir = Path(config.run.output_dir)
     names = [config.run.name or next_run_name(output_dir, stem)]
     run = RunDirectory(output_dir / broadcast_object_list(names)[0])
-    if _is_main_process():
+    if is_main_process():
         run.require_free()
     return run
 
 
 def _run_to_resume(recipe: Recipe, config: RunConfig, stem: str) -> RunDirectory:
     output_dir = Path(config.run.output_dir)
-    if isinstance(recipe, Path | str) and Path(recipe).is_dir():
-        run = RunDirectory(Path(recipe))
+    path = Path(recipe) if isinstance(recipe, Path | str) else None
+    if path is not None and path.is_dir():
+        run = RunDirectory(path)
+    elif path is not None and RunDirectory(path.parent).config == path:
+        run = RunDirectory(path.parent)
     elif config.run.name:
         run = RunDirectory(output_dir / config.run.name)
     else:
@@ -327,7 +339,6 @@ def _run_to_resume(recipe: Recipe, config: RunConfig, stem: str) -> RunDirectory
     return run
 
 
-def _is_main_process() -> bool:
-    from accelerate import PartialState
-
+def is_main_process() -> bool:
+    """False in all but one of a launcher's processes: those train, and neither write nor print."""
     return PartialState().is_main_process

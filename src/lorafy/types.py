@@ -46,7 +46,7 @@ class Features:
 class Batch:
     """One micro-batch. `inputs` are (B, T) tensors, the model's keywords; `labels` is (B,).
 
-    `rows` are the indices of its examples in their split, so that an error can name them.
+    `rows` are the numbers of its examples in the user's file, so that an error can name them.
     """
 
     inputs: dict[str, torch.Tensor]

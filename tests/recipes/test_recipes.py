@@ -6,14 +6,25 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_models import save_distilbert
 
 import lorafy
 from lorafy.config import load_config
+from tiny_models import save_distilbert
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
-TITLES = ("股市今日上涨", "新楼盘开售", "大盘收红", "高考时间公布", "新手机发布", "铁路通车", "外长访问", "球队夺冠", "网游公测", "电影上映")
+TITLES = (
+    "股市今日上涨",
+    "新楼盘开售",
+    "大盘收红",
+    "高考时间公布",
+    "新手机发布",
+    "铁路通车",
+    "外长访问",
+    "球队夺冠",
+    "网游公测",
+    "电影上映",
+)
 
 
 def glue_like(folder: Path, rows: list[tuple[str, str]]) -> Path:
@@ -63,7 +74,12 @@ def replacements(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_recipe_trains(name: str, tmp_path: Path, replacements: dict[str, list[str]]) -> None:
-    overrides = [*replacements[name], "train.num_epochs=2", "train.learning_rate=0.01", f"run.output_dir={tmp_path / 'runs'}"]
+    overrides = [
+        *replacements[name],
+        "train.num_epochs=2",
+        "train.learning_rate=0.01",
+        f"run.output_dir={tmp_path / 'runs'}",
+    ]
     run = lorafy.train(RECIPES / f"{name}.yaml", overrides)
     assert run.path.name == f"{name}-1"
     assert run.results["verification"]["passed"], json.dumps(run.results["verification"], indent=2)

@@ -17,10 +17,12 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune, then evaluate and verify what lies on disk, and draw the report."""
-    from ..api import train
+    from ..api import is_main_process, train
 
     console = messages(as_json)
     run = train(recipe, overrides or [], resume=resume, console=console)
+    if not is_main_process():
+        return
     print_results(console, run.results)
     directory = run.directory
     console.print(f"Everything lies in {run.path}", highlight=False)

@@ -188,6 +188,4 @@ def config_tree(config: RunConfig) -> dict[str, Any]:
     tree = config.model_dump(mode="json")
     if config.adapter.method != "lora":
         tree["adapter"] = {"method": config.adapter.method}
-    if config.data.validation:
-        del tree["data"]["split"]
     return tree

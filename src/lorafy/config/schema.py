@@ -81,6 +81,9 @@ class Columns(Section):
         return any(isinstance(column, int) for column in (self.text, self.text_pair, self.label))
 
 
+DEFAULT_SPLIT = (0.7, 0.1, 0.2)
+
+
 class DataSection(Section):
     train: Text = Field(
         description="csv, tsv, json, jsonl or parquet file, a saved data set's folder, or a hub data set's name"
@@ -93,9 +96,7 @@ class DataSection(Section):
         None, min_length=2, description="names for numeric labels: the first names label 0, and so on"
     )
     max_rows: Integer | None = Field(None, ge=1, description="at most so many rows of train, drawn by the seed")
-    split: Split = Field(
-        (0.7, 0.1, 0.2), description="shares of train, validation and test where lorafy makes the split"
-    )
+    split: Split = Field(DEFAULT_SPLIT, description="shares of train, validation and test where lorafy makes the split")
     balance: Literal["downsample"] | None = Field(
         None, description="downsample: draw as many training rows of each label as the rarest has"
     )
@@ -109,7 +110,7 @@ class DataSection(Section):
         mistakes = []
         if abs(sum(self.split) - 1) > 1e-6 or min(self.split) < 0 or self.split[0] == 0:
             mistakes.append(f"split: the shares {list(self.split)} should add up to 1, with something left to train on")
-        if self.validation and "split" in self.model_fields_set:
+        if self.validation and self.split != DEFAULT_SPLIT:
             mistakes.append("split: no effect while data.validation is given; remove it")
         repeated = sorted({name for name in self.labels or [] if (self.labels or []).count(name) > 1})
         if repeated:
