@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lorafy import cli
+from command_line import Outcome
 
 GOOD_LINES = "".join(f"{'ham' if i % 2 else 'spam'},text {i}\n" for i in range(40))
-
-
-@dataclass(frozen=True)
-class Outcome:
-    code: int
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def lorafy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """The command line in this process: `lorafy("train", recipe)`."""
-
-    def run(*arguments: str | Path, stdin: bytes = b"") -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["lorafy", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        shown = capsys.readouterr()
-        code = stop.value.code
-        assert isinstance(code, int)
-        return Outcome(code, shown.out, shown.err)
-
-    return run
 
 
 def entries(folder: Path) -> dict[str, tuple[int, int]]:
