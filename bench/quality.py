@@ -3,6 +3,7 @@
     python bench/quality.py same10k SUBSETS_DIR    the peer's settings, 3 methods x 3 seeds, 10,000 rows of SST-2
     python bench/quality.py whole   SUBSETS_DIR    lorafy's defaults on all of SST-2 less the 2,000 held out
     python bench/quality.py same    SUBSETS_DIR    the peer's settings on all of SST-2, one seed
+    python bench/quality.py rates   SUBSETS_DIR    three learning rates, 10,000 rows, scored on the held-out 2,000
     python bench/quality.py sms|agnews             lorafy's defaults
 
 SUBSETS_DIR is what bench/quality_subsets.py wrote. The dev or test set is scored once, at the end of each run; where a
@@ -40,7 +41,14 @@ def same_settings(train: Path, method: str, seed: int) -> dict:
 def recipes(which: str, subsets: Path | None) -> dict[str, dict]:
     if which == "sms":
         source = {"train": str(DATA / "sms_spam" / "SMSSpamCollection"), "columns": {"label": 0, "text": 1}}
-        return {f"sms seed {seed}": {"run": {"seed": seed}, "data": source} for seed in range(3)}
+        return {"sms": {"data": source}}
+    if which == "rates":  # the search for the default learning rate, on the 2,000 rows held out
+        train, heldout = (subsets or Path()) / "sst2_search_10k.tsv", (subsets or Path()) / "sst2_search_heldout.tsv"
+        data = {"train": str(train), "validation": str(heldout)}
+        return {
+            f"rate {rate:g}": {"data": data, "train": {"num_epochs": 1, "learning_rate": rate}}
+            for rate in (2e-4, 5e-4, 1e-3)
+        }
     if which == "agnews":
         folder = DATA / "agnews"
         return {"agnews": {"data": {"train": str(folder / "train_10k.csv"), "test": str(folder / "test.csv")}}}
@@ -59,7 +67,7 @@ def recipes(which: str, subsets: Path | None) -> dict[str, dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", choices=["same10k", "whole", "same", "sms", "agnews"])
+    parser.add_argument("which", choices=["same10k", "whole", "same", "rates", "sms", "agnews"])
     parser.add_argument("subsets", type=Path, nargs="?")
     arguments = parser.parse_args()
     for name, tree in recipes(arguments.which, arguments.subsets).items():
