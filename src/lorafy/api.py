@@ -18,7 +18,7 @@ from . import assemble
 from .adapters import files
 from .assemble import Prepared, Trained, differing_base_logits, find_trained, load_trained
 from .config import RunConfig, load_config, parse_config
-from .config.load import apply_override
+from .config.load import apply_override, resolve_paths
 from .config.schema import DEFAULT_SPLIT
 from .data.corpus import load_corpus
 from .data.saved import save_encoded
@@ -99,6 +99,7 @@ def load_recipe(recipe: Recipe, overrides: Sequence[str] = ()) -> tuple[RunConfi
         return recipe, "run"
     if isinstance(recipe, Mapping):
         tree = json.loads(json.dumps(recipe, default=str))  # a copy; paths become text
+        resolve_paths(tree, Path.cwd())
         problems = [problem for problem in (apply_override(tree, override) for override in overrides) if problem]
         return parse_config(tree, "the recipe", problems), "run"
     path = Path(recipe)
@@ -293,8 +294,11 @@ def _data_config(path: Path, overrides: Sequence[str]) -> RunConfig:
     data = tree.get("data")
     if isinstance(data, dict) and "train" not in data and data.get("test"):
         data["train"] = data["test"]  # the tree wants a train; only the scored split is looked at
+    elif not data and path.exists():
+        raise ConfigError(Problem(str(path), "is no run, so it has no data", "give some: data.test=FILE"))
     elif not data:
-        problems.append(Problem(str(path), "is no run, so it has no data", "give some: data.test=FILE"))
+        fix = "check the path; for a model of the hub also give data.test=FILE"
+        raise ConfigError(Problem(str(path), "no such run or folder", fix))
     return parse_config(tree, "the overrides", problems)
 
 

@@ -27,7 +27,7 @@ def load_config(recipe: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     recipe = Path(recipe)
     tree = read_recipe(recipe)
     problems: list[Problem] = []
-    _resolve_paths(tree, recipe.resolve().parent)
+    resolve_paths(tree, recipe.resolve().parent)
     for override in overrides:
         problem = apply_override(tree, override)
         if problem:
@@ -137,7 +137,8 @@ def apply_override(tree: dict[str, Any], override: str) -> Problem | None:
     return None
 
 
-def _resolve_paths(tree: dict[str, Any], folder: Path) -> None:
+def resolve_paths(tree: dict[str, Any], folder: Path) -> None:
+    """Makes the tree's relative paths absolute, in place."""
     for section, keys in (
         ("data", ("train", "validation", "test")),
         ("model", ("path",)),

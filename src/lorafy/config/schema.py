@@ -153,7 +153,7 @@ class TrainSection(Section):
     micro_batch_size: Integer | None = Field(
         None,
         ge=1,
-        description="at most so many examples at a time; changes memory, not the gradient; default: planned",
+        description="at most so many examples at a time; changes memory and speed; default: planned",
     )
     learning_rate: Number | None = Field(
         None, gt=0, description="peak learning rate; default: 5e-4 for lora, 5e-5 for full, 1e-3 for none"

@@ -54,7 +54,7 @@ def micro_batches(
 
     A run of n examples whose longest has T tokens costs n * T + MICRO_BATCH_COST_TOKENS. No run exceeds
     `max_tokens` padded tokens (one example may, alone) or `max_examples`. How a step is cut does not change its
-    gradient, because losses are sums that are divided once a step.
+    gradient (at dropout 0), because losses are sums that are divided once a step.
     """
     order = sorted(indices, key=lambda index: (lengths[index], index))
     cheapest = [0.0] + [math.inf] * len(order)

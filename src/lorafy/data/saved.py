@@ -38,4 +38,10 @@ def save_encoded(corpus: Corpus, features: Mapping[str, Sequence[Features]], fol
         }
         kept = {column: columns[column] for column in schema}
         splits[name] = datasets.Dataset.from_dict(kept, features=datasets.Features(schema))
-    datasets.DatasetDict(splits).save_to_disk(str(folder))
+    shown = datasets.are_progress_bars_disabled() is False
+    datasets.disable_progress_bars()
+    try:
+        datasets.DatasetDict(splits).save_to_disk(str(folder))
+    finally:
+        if shown:
+            datasets.enable_progress_bars()

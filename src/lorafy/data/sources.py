@@ -212,7 +212,7 @@ def _read_csv(text: str, path: Path, where: str) -> list[tuple[int, list[str]]]:
     try:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
         for cells in reader:
-            if any(cells):
+            if cells:  # an empty line has none; one of separators alone is a row without text
                 numbered.append((start, cells))
             start = reader.line_num + 1
     except csv.Error as error:

@@ -42,7 +42,7 @@ class Stepper:
 
         batches: this process's micro-batches of the step, at least one.
         num_targets: the targets of the whole step over all processes. Dividing every micro-batch's SUM by it makes
-            the gradient independent of how the step was cut.
+            the gradient independent of how the step was cut (dropout's masks do depend on the cut: exact at dropout 0).
         seed: decides the dropout masks of this step on this process.
         Raises NonFiniteLoss before any weight has changed.
         """
