@@ -65,11 +65,11 @@ class Stepper:
         limit = self.max_grad_norm if self.max_grad_norm is not None else float("inf")
         grad_norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
 
-        losses = torch.stack(loss_sums).double()
-        totals = torch.stack([losses.sum(), torch.stack(num_correct).sum().double()])
+        losses = torch.stack(loss_sums)
+        totals = torch.stack([losses.sum(), torch.stack(num_correct).sum().to(losses.dtype)])
         totals = self.accelerator.reduce(totals, reduction="sum")
         # The step's one wait for the device.
-        loss_sum, correct, norm, *each = torch.cat([totals, grad_norm.double()[None], losses]).tolist()
+        loss_sum, correct, norm, *each = torch.cat([totals, grad_norm.to(losses.dtype)[None], losses]).tolist()
 
         self._require_finite(loss_sum, norm, each, batches)
         for group in self.optimizer.param_groups:
