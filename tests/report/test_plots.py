@@ -8,8 +8,9 @@ from matplotlib.image import imread
 from lorafy.report import fonts
 from lorafy.report.compare_plot import by_quality, compare_title, draw_compare
 from lorafy.report.confusion import cell_colours, draw_confusion, luminance, row_shares
+from lorafy.report.curves import accuracy_title
 from lorafy.report.plots import draw_plots
-from lorafy.report.series import metric, samples, smoothed, to_series
+from lorafy.report.series import Series, metric, samples, smoothed, to_series
 from lorafy.run_directory import RunDirectory, write_json
 
 RUN_PLOTS = {"loss", "accuracy", "learning_rate", "hardware", "confusion_matrix"}
@@ -138,3 +139,10 @@ def test_smoothing_leaves_a_constant_and_keeps_the_length(length):
     series = smoothed(to_series([(step, 0.7) for step in range(length)]))
     assert len(series) == length
     assert np.allclose(series.y, 0.7)
+
+
+def test_among_equal_accuracies_the_kept_step_is_named() -> None:
+    steps, equal = np.array([16.0, 48.0, 64.0]), np.array([0.7, 0.9, 0.9])
+    series = Series(steps, equal)
+    assert "step 64" in accuracy_title(series, series, 64)
+    assert "step 48" in accuracy_title(series, series, None)

@@ -38,7 +38,7 @@ def save_encoded(corpus: Corpus, features: Mapping[str, Sequence[Features]], fol
         }
         kept = {column: columns[column] for column in schema}
         splits[name] = datasets.Dataset.from_dict(kept, features=datasets.Features(schema))
-    shown = datasets.are_progress_bars_disabled() is False
+    shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         datasets.DatasetDict(splits).save_to_disk(str(folder))

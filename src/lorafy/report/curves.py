@@ -42,7 +42,7 @@ def draw_accuracy(lines: list[dict[str, Any]], best_step: int | None, path: Path
         curve(axes, train, validation, best_step)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
         axes.set_ylim(top=min(axes.get_ylim()[1], 1.02))
-        headline(figure, accuracy_title(train, validation))
+        headline(figure, accuracy_title(train, validation, best_step))
         return save(figure, path)
 
 
@@ -108,9 +108,11 @@ def loss_title(train: Series, validation: Series) -> str:
     return f"Train loss went from {train.y[0]:.3g} to {train.y[-1]:.3g}"
 
 
-def accuracy_title(train: Series, validation: Series) -> str:
+def accuracy_title(train: Series, validation: Series, best_step: int | None) -> str:
+    """Among equal accuracies the step that was kept is named (the loss decided), else the first."""
     if len(validation):
-        high = int(validation.y.argmax())
-        figure = numbers.percent(float(validation.y[high]))
-        return f"Validation accuracy is highest at step {validation.x[high]:.0f}: {figure}"
+        highest = validation.x[validation.y == validation.y.max()]
+        step = best_step if best_step in highest else highest[0]
+        figure = numbers.percent(float(validation.y.max()))
+        return f"Validation accuracy is highest at step {step:.0f}: {figure}"
     return f"Train accuracy at the last logged step: {numbers.percent(float(train.y[-1]))}"
