@@ -75,7 +75,7 @@ def prepare(config: RunConfig) -> Prepared:
         raise UserError(problems)
     assert corpus is not None and findings is not None and max_length is not None
     task = Classification(tokenizer, corpus.label_names, max_length)
-    features = {name: task.encode(examples) for name, examples in corpus.splits.items()}
+    features = {name: task.encode(examples).features for name, examples in corpus.splits.items()}
     findings += preflight.check_features(features, max_length)
     return Prepared(corpus, task, features, findings)
 
@@ -121,7 +121,7 @@ class Trained:
     def logits(self, inputs: Mapping[str, torch.Tensor], precision: Precision) -> torch.Tensor:
         inputs = {name: tensor.to(precision.device) for name, tensor in inputs.items()}
         with precision.autocast():
-            return self.model(**inputs).logits.float().cpu()
+            return self.task.probe_outputs(self.model, inputs)
 
 
 def find_trained(path: Path) -> Path | None:

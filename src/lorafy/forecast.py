@@ -16,7 +16,7 @@ from .config import RunConfig
 from .data.batches import StepPlan, micro_batches
 from .models.precision import Precision
 from .training.hardware import peak_memory_bytes
-from .training.loop import MAX_MICRO_BATCH_TOKENS
+from .training.loop import most_tokens
 from .types import Batch
 
 SAMPLED_STEPS = 6
@@ -52,7 +52,7 @@ def forecast(config: RunConfig, prepared: Prepared, built: BuiltModel, precision
     heaviest = max(padded, key=lambda step: padded[step])
     seconds_per_token = []
     for index, step in enumerate([heaviest, *spaced]):
-        batches = [prepared.task.collate([features[row] for row in cut], cut) for cut in cuts[step]]
+        batches = [prepared.task.collate([features[row] for row in cut]) for cut in cuts[step]]
         seconds = _measure(model, prepared, batches, precision)
         if index:  # the first also warms up
             seconds_per_token.append(seconds / padded[step])
@@ -78,7 +78,7 @@ def _cut(config: RunConfig, prepared: Prepared, plan: StepPlan, precision: Preci
     return micro_batches(
         examples,
         {row: prepared.task.padded_length(len(prepared.features["train"][row])) for row in examples},
-        max_tokens=MAX_MICRO_BATCH_TOKENS[precision.device.type],
+        max_tokens=most_tokens(prepared.task, precision.device),
         max_examples=config.train.micro_batch_size,
     )
 
@@ -109,7 +109,7 @@ def _validation_seconds(config: RunConfig, prepared: Prepared, built: BuiltModel
     sample = features[:64]
     built.model.eval()
     started = time.perf_counter()
-    prepared.task.scores(built.model, sample, device=precision.device, autocast=precision.autocast)
+    prepared.task.measure(built.model, sample, precision)
     seconds = time.perf_counter() - started
     plan = StepPlan(len(prepared.features["train"]), config.train.batch_size, config.run.seed)
     num_steps = plan.num_steps(config.train.num_epochs, config.train.max_steps)

@@ -22,10 +22,9 @@ from .announce import announce_run, announce_trained
 from .assemble import BuiltModel, Prepared, build_model, prepare
 from .config import RunConfig, config_tree, to_yaml
 from .config.schema import learning_rate
-from .contracts import Tracker, load_plugin
+from .contracts import Task, Tracker, load_plugin
 from .data.batches import StepPlan
 from .environment import describe_environment, package_version, processor_name
-from .evaluation.metrics import quick_metrics
 from .models.precision import Precision, choose_precision
 from .run_directory import RunDirectory, read_json, write_atomically, write_json, write_text
 from .training.checkpoint import Progress, disk_faults, remove_later_checkpoints
@@ -35,8 +34,6 @@ from .training.loop import Training
 from .training.optim import make_optimizer
 from .training.step import Stepper
 from .types import ConfigError, DataError, Interrupted, Problem, RunError
-
-PROBE_EXAMPLES = 16
 
 
 def run_training(config: RunConfig, run: RunDirectory, *, resume: bool, console: Console) -> None:
@@ -64,7 +61,7 @@ def run_training(config: RunConfig, run: RunDirectory, *, resume: bool, console:
         progress = _train(config, run, prepared, model, accelerator, precision, resume, quiet)
         if accelerator.is_main_process:
             _save_trained(config, run, prepared, built, precision)
-            summary = _summary(config, run, model, progress, precision)
+            summary = _summary(config, run, prepared.task, model, progress, precision)
             write_json(run.summary, summary)
             announce_trained(console, summary)
         accelerator.wait_for_everyone()
@@ -153,7 +150,6 @@ def _train(
             peak_learning_rate=learning_rate(config),
             stepper=stepper,
             features=features,
-            rows=[example.row for example in prepared.corpus.splits["train"]],
             plan=plan,
             num_steps=num_steps,
             validate=_validation(prepared, model, precision),
@@ -178,13 +174,7 @@ def _validation(prepared: Prepared, model: Any, precision: Precision) -> Any:
     features = prepared.features.get("validation")
     if not features:
         return None
-    labels = torch.tensor([feature.label for feature in features])
-
-    def validate() -> Mapping[str, float]:
-        scores = prepared.task.scores(model, features, device=precision.device, autocast=precision.autocast)
-        return quick_metrics(scores, labels)
-
-    return validate
+    return lambda: prepared.task.measure(model, features, precision)
 
 
 def _write_start(run: RunDirectory, config: RunConfig, prepared: Prepared) -> None:
@@ -199,11 +189,11 @@ def _save_trained(
     model, base = built.model, built.base
     folder = {"lora": run.adapter, "full": run.model, "none": run.head}[config.adapter.method]
     split = prepared.features.get("validation") or prepared.features[prepared.corpus.scored_split]
-    batch = prepared.task.collate(split[:PROBE_EXAMPLES], range(len(split[:PROBE_EXAMPLES]))).to(precision.device)
+    inputs = prepared.task.probe(split)
+    on_device = {name: tensor.to(precision.device) for name, tensor in inputs.items()}
     model.eval()
     with torch.inference_mode(), precision.autocast():
-        logits = model(**batch.inputs).logits.float().cpu()
-    probe = {name: tensor.cpu() for name, tensor in batch.inputs.items()} | {"logits": logits}
+        probe = inputs | {"logits": prepared.task.probe_outputs(model, on_device)}
     manifest = files.Manifest(
         lorafy_version=str(package_version("lorafy")),
         task=prepared.task.name,
@@ -231,7 +221,7 @@ def probe_circumstances(precision: Precision) -> dict[str, Any]:
 
 
 def _summary(
-    config: RunConfig, run: RunDirectory, model: Any, progress: Progress, precision: Precision
+    config: RunConfig, run: RunDirectory, task: Task, model: Any, progress: Progress, precision: Precision
 ) -> dict[str, Any]:
     count = count_parameters(model)
     trained = run.trained
@@ -239,13 +229,14 @@ def _summary(
     gpu = precision.device.type == "cuda"
     return {
         "status": "finished",
+        "task": task.name,
         "method": config.adapter.method,
         "learning_rate": learning_rate(config),
         "num_steps": progress.step,
         "stopped_early": progress.stopped_early,
         "best_step": progress.best_step,
-        "best_metric": None if progress.best is None else "accuracy",
-        "best_value": None if progress.best is None else progress.best[0],
+        "best_metric": None if progress.best_metrics is None else task.best_metric,
+        "best_value": None if progress.best_metrics is None else progress.best_metrics[task.best_metric],
         "seconds": round(progress.seconds, 2),
         "trainable_parameters": count.trainable,
         "total_parameters": count.total,

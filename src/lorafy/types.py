@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     import torch
@@ -30,21 +30,79 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """One turn: `role` is system, user or assistant; `text` is the role of a plain text that nobody says."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What a language model learns from one record: messages whose assistant turns are the answers, or a plain text."""
+
+    messages: tuple[Message, ...]
+    source: str
+    row: int
+
+    label: ClassVar[None] = None
+    """Splits and samples stratify by label; a conversation has none."""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What makes two conversations the same question: all before the last answer; of a plain text, all of it."""
+        asked = self.messages[:-1] or self.messages
+        return tuple(f"{message.role}: {message.content.strip()}" for message in asked)
+
+    @property
+    def answer(self) -> str:
+        """The last message's text."""
+        return self.messages[-1].content
+
+
+@dataclass(frozen=True, slots=True)
 class Features:
-    """One encoded example: token ids and the index of its label (IGNORE_INDEX where it has none)."""
+    """One encoded example.
+
+    labels: of a text, the index of its class alone; of a sequence, one for each token (the token itself where it is
+        a target). IGNORE_INDEX where there is nothing to learn.
+    row: its number in the user's file. A conversation may become several sequences of one row.
+    """
 
     input_ids: list[int]
-    label: int
+    labels: list[int]
+    row: int
     token_type_ids: list[int] | None = None
     truncated: bool = False
 
     def __len__(self) -> int:
         return len(self.input_ids)
 
+    @property
+    def num_targets(self) -> int:
+        return sum(label != IGNORE_INDEX for label in self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """An example that cannot be trained on, and why."""
+
+    row: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What a task makes of examples: every row is kept or skipped for a named reason."""
+
+    features: list[Features]
+    skipped: list[Skipped]
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One micro-batch. `inputs` are (B, T) tensors, the model's keywords; `labels` is (B,).
+    """One micro-batch. `inputs` are (B, T) tensors, the model's keywords; `labels` is (B,) for classification,
+    (B, K) for language models (K supervised positions).
 
     `rows` are the numbers of its examples in the user's file, so that an error can name them.
     """

@@ -35,7 +35,7 @@ def saved(base: Path, data: Path, folder: Path, method: str = "lora"):
     move_trainable(built.model)
     run = RunDirectory(folder)
     _save_trained(config, run, prepared, built, CPU)
-    batch = prepared.task.collate(prepared.features["validation"], range(len(prepared.features["validation"])))
+    batch = prepared.task.collate(prepared.features["validation"])
     assert run.trained is not None
     return run.trained, logits_of(built.model, batch.inputs), batch.inputs
 

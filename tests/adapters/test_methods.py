@@ -35,7 +35,7 @@ def test_lora_starts_as_the_base(base_models: dict[str, Path], sms_csv: Path, na
     config = make_config(base_models[name], sms_csv)
     built, prepared = build(config)
     base = load_classifier(config.model, LABELS, prepared.task.tokenizer.pad_token_id, config.run.seed).model
-    batch = prepared.task.collate(prepared.features["train"][:8], range(8))
+    batch = prepared.task.collate(prepared.features["train"][:8])
     assert torch.equal(logits_of(built.model, batch.inputs), logits_of(base, batch.inputs))
 
 

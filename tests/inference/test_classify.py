@@ -21,7 +21,7 @@ TEXTS = ["win a free phone , call now to claim your prize", "ok", "see you at lu
 def trained(tiny_bert: Path, sms_csv: Path):
     built, prepared = build(make_config(tiny_bert, sms_csv))
     move_trainable(built.model, 0.2)
-    batch = prepared.task.collate(prepared.task.encode([Example(text, None, "", 1) for text in TEXTS]), range(6))
+    batch = prepared.task.collate(prepared.task.encode([Example(text, None, "", 1) for text in TEXTS]).features)
     logits = logits_of(built.model, batch.inputs)
     with torch.no_grad():  # so that both labels are predicted
         head = built.model.get_submodule("base_model.model.classifier.modules_to_save.default")

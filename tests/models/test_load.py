@@ -74,8 +74,8 @@ def test_gpt2_pads_with_its_end_token_and_padding_changes_nothing(base_models: d
     assert tokenizer.pad_token_id == tokenizer.eos_token_id == built.model.config.pad_token_id
     features = prepared.features["train"][:6]
     assert len({len(feature) for feature in features}) > 1
-    padded = logits_of(built.model, prepared.task.collate(features, range(6)).inputs)
-    alone = torch.cat([logits_of(built.model, prepared.task.collate([f], [0]).inputs) for f in features])
+    padded = logits_of(built.model, prepared.task.collate(features).inputs)
+    alone = torch.cat([logits_of(built.model, prepared.task.collate([f]).inputs) for f in features])
     torch.testing.assert_close(padded, alone)
 
 

@@ -121,8 +121,8 @@ def test_11_padding_changes_no_logit(base_models, sms_csv, name: str):
     features = sorted(prepared.features["train"], key=len)
     shortest, longest = features[0], features[-1]
     assert len(shortest) < len(longest)
-    alone = logits_of(built.model, prepared.task.collate([shortest], [0]).inputs)
-    beside = logits_of(built.model, prepared.task.collate([shortest, longest], [0, 1]).inputs)[:1]
+    alone = logits_of(built.model, prepared.task.collate([shortest]).inputs)
+    beside = logits_of(built.model, prepared.task.collate([shortest, longest]).inputs)[:1]
     torch.testing.assert_close(beside, alone, rtol=FLOAT32_ROUNDING, atol=FLOAT32_ROUNDING)
 
 

@@ -73,7 +73,7 @@ def test_warnings_and_notes() -> None:
 
 @pytest.mark.parametrize(("cut", "level"), [(0, None), (5, "note"), (6, "warning")])
 def test_truncated_texts_are_counted(cut: int, level: str | None) -> None:
-    features = {"train": [Features([1, 2], 0, truncated=i < cut) for i in range(100)]}
+    features = {"train": [Features([1, 2], [0], i, truncated=i < cut) for i in range(100)]}
     findings = check_features(features, 2)
     assert [finding.level for finding in findings] == ([level] if level else [])
     if level:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,13 @@ from torch.nn import functional
 
 from lorafy.config.schema import ModelSection
 from lorafy.models.load import load_tokenizer
+from lorafy.models.precision import Precision
 from lorafy.tasks.classification import SCORE_TOKENS, Classification
 from lorafy.types import IGNORE_INDEX, Example, Features
 from tiny_models import LABELS, build, logits_of, make_config
 from tolerances import FLOAT32_ROUNDING
 
-CPU = torch.device("cpu")
+PLAIN = Precision(torch.float32, torch.device("cpu"))
 ARCHITECTURES = ["bert", "distilbert", "roberta", "gpt2"]
 
 
@@ -30,14 +30,14 @@ def make_task(folder: Path, max_length: int = 64) -> Classification:
 
 def test_the_encoded_text_is_the_tokenizers(tiny_bert: Path):
     task = make_task(tiny_bert)
-    (feature,) = task.encode([example("win a free phone")])
+    (feature,) = task.encode([example("win a free phone")]).features
     assert task.tokenizer.convert_ids_to_tokens(feature.input_ids) == ["[CLS]", "win", "a", "free", "phone", "[SEP]"]
-    assert (feature.label, feature.truncated, feature.token_type_ids) == (0, False, None)
+    assert (feature.labels, feature.truncated, feature.token_type_ids) == ([0], False, None)
 
 
 def test_a_text_of_just_the_limit_is_whole_and_a_longer_one_is_flagged(tiny_bert: Path):
     task = make_task(tiny_bert, max_length=6)
-    fits, cut = task.encode([example("win a free phone"), example("win a free phone now")])
+    fits, cut = task.encode([example("win a free phone"), example("win a free phone now")]).features
     assert len(fits) == len(cut) == 6 and not fits.truncated and cut.truncated
     assert task.tokenizer.convert_ids_to_tokens(cut.input_ids)[-1] == "[SEP]", "its end mark is not cut"
 
@@ -46,20 +46,20 @@ def test_many_texts_keep_their_order_over_chunks(tiny_bert: Path, monkeypatch):
     monkeypatch.setattr("lorafy.tasks.classification.ENCODE_CHUNK", 3)
     task = make_task(tiny_bert, max_length=7)
     examples = [example("phone " * (index % 8 + 1), LABELS[index % 2]) for index in range(11)]
-    features = task.encode(examples)
+    features = task.encode(examples).features
     assert [len(f) for f in features] == [min(7, index % 8 + 3) for index in range(11)]
     assert [f.truncated for f in features] == [index % 8 + 3 > 7 for index in range(11)]
-    assert [f.label for f in features] == [index % 2 for index in range(11)]
+    assert [f.labels for f in features] == [[index % 2] for index in range(11)]
 
 
 def test_an_unlabelled_example_is_ignored_by_the_loss(tiny_bert: Path):
-    (feature,) = make_task(tiny_bert).encode([example("ok", None)])
-    assert feature.label == IGNORE_INDEX
+    (feature,) = make_task(tiny_bert).encode([example("ok", None)]).features
+    assert feature.labels == [IGNORE_INDEX]
 
 
 def test_a_pair_has_token_types(tiny_bert: Path):
     task = make_task(tiny_bert)
-    (feature,) = task.encode([example("free phone", pair="a car")])
+    (feature,) = task.encode([example("free phone", pair="a car")]).features
     tokens = task.tokenizer.convert_ids_to_tokens(feature.input_ids)
     assert tokens == ["[CLS]", "free", "phone", "[SEP]", "a", "car", "[SEP]"]
     assert feature.token_type_ids == [0, 0, 0, 0, 1, 1, 1]
@@ -68,7 +68,7 @@ def test_a_pair_has_token_types(tiny_bert: Path):
 def test_collate_pads_by_a_few_positions_and_masks_by_position(tiny_bert: Path):
     task = make_task(tiny_bert, max_length=6)  # the length is rounded up, but not over the limit
     pad = task.tokenizer.pad_token_id
-    batch = task.collate([Features([5, pad, 6], 1), Features([7], 0, token_type_ids=[1])], [4, 9])
+    batch = task.collate([Features([5, pad, 6], [1], 4), Features([7], [0], 9, token_type_ids=[1])])
     assert batch.inputs["input_ids"].tolist() == [[5, pad, 6, pad, pad, pad], [7, pad, pad, pad, pad, pad]]
     mask = [[1, 1, 1, 0, 0, 0], [1, 0, 0, 0, 0, 0]]
     assert batch.inputs["attention_mask"].tolist() == mask, "a pad token inside a text counts"
@@ -89,9 +89,9 @@ def test_padded_equals_unpadded_on_every_architecture(base_models, sms_csv, name
     task = prepared.task
     texts = ["ok", "win a free phone , call now", "see you at lunch", "a"]
     examples = [example(text, pair=f"{text} tonight" if pairs else None) for text in texts]
-    features = task.encode(examples)
-    padded = logits_of(built.model, task.collate(features, range(4)).inputs)
-    alone = torch.cat([logits_of(built.model, task.collate([feature], [0]).inputs) for feature in features])
+    features = task.encode(examples).features
+    padded = logits_of(built.model, task.collate(features).inputs)
+    alone = torch.cat([logits_of(built.model, task.collate([feature]).inputs) for feature in features])
     torch.testing.assert_close(padded, alone, rtol=FLOAT32_ROUNDING, atol=FLOAT32_ROUNDING)
 
 
@@ -99,10 +99,10 @@ def test_padded_equals_unpadded_on_every_architecture(base_models, sms_csv, name
 def test_an_empty_text_is_scored_like_any_other(base_models, sms_csv, name: str):
     """A tokenizer without special tokens (GPT-2's) makes nothing of it."""
     built, prepared = build(make_config(base_models[name], sms_csv))
-    features = prepared.task.encode([example(""), example("ok")])
-    scores = prepared.task.scores(built.model.eval(), features, device=CPU, autocast=nullcontext)
+    features = prepared.task.encode([example(""), example("ok")]).features
+    scores = prepared.task.scores(built.model.eval(), features, PLAIN)
     assert scores.isfinite().all()
-    alone = prepared.task.scores(built.model, features[:1], device=CPU, autocast=nullcontext)
+    alone = prepared.task.scores(built.model, features[:1], PLAIN)
     torch.testing.assert_close(alone[0], scores[0], rtol=FLOAT32_ROUNDING, atol=FLOAT32_ROUNDING)
 
 
@@ -116,20 +116,20 @@ def test_scores_stand_in_the_order_given_and_stay_under_the_limit(base_models, s
         sizes.append(inputs["input_ids"].numel())
         return model(**inputs)
 
-    scores = task.scores(spy, features, device=CPU, autocast=nullcontext)
-    expected = torch.cat([logits_of(model, task.collate([f], [0]).inputs) for f in features[::12]])
+    scores = task.scores(spy, features, PLAIN)
+    expected = torch.cat([logits_of(model, task.collate([f]).inputs) for f in features[::12]])
     torch.testing.assert_close(scores[::12], expected, rtol=FLOAT32_ROUNDING, atol=FLOAT32_ROUNDING)
     assert len(sizes) > 1 and max(sizes) <= SCORE_TOKENS
 
 
 def test_no_text_no_scores(base_models, sms_csv):
     built, prepared = build(make_config(base_models["bert"], sms_csv))
-    assert prepared.task.scores(built.model, [], device=CPU, autocast=nullcontext).shape == (0, 2)
+    assert prepared.task.scores(built.model, [], PLAIN).shape == (0, 2)
 
 
 def test_the_loss_is_a_float32_sum_over_targets(base_models, sms_csv):
     built, prepared = build(make_config(base_models["bert"], sms_csv))
-    batch = prepared.task.collate([*prepared.features["train"][:4], Features([2, 9, 3], IGNORE_INDEX)], range(5))
+    batch = prepared.task.collate([*prepared.features["train"][:4], Features([2, 9, 3], [IGNORE_INDEX], 1)])
     model = built.model.eval()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = prepared.task.loss(model, batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -123,7 +124,7 @@ def test_what_a_kill_left_behind_is_removed(tmp_path: Path):
 
 def test_an_example_that_breaks_the_loss_is_named_by_its_row(tmp_path: Path):
     training = make_training(tmp_path, 4)
-    training.rows = range(100, 111)
+    training.features = [dataclasses.replace(f, row=100 + i) for i, f in enumerate(training.features)]
     with torch.no_grad():
         training.stepper.model.embedding.weight[training.features[7].input_ids[0]] = float("nan")
     broken = {100 + i for i, f in enumerate(training.features) if training.features[7].input_ids[0] in f.input_ids}

@@ -35,8 +35,8 @@ class PadId:
 class Float64Task:
     """The Task protocol without a cast: what is left is the step's own arithmetic."""
 
-    def collate(self, features: Sequence[Features], rows: Sequence[int]) -> Batch:
-        return Classification(PadId(), ["a", "b", "c"], 64).collate(features, rows)
+    def collate(self, features: Sequence[Features]) -> Batch:
+        return Classification(PadId(), ["a", "b", "c"], 64).collate(features)
 
     def loss(self, model: Any, batch: Batch) -> LossOutput:
         logits = model(**batch.inputs).logits
@@ -48,7 +48,7 @@ def make_features() -> list[Features]:
     generator = torch.Generator().manual_seed(1)
     lengths = [3, 9, 2, 14, 5, 5]
     ids = [torch.randint(1, 40, (length,), generator=generator).tolist() for length in lengths]
-    return [Features(each, index % 3) for index, each in enumerate(ids)]
+    return [Features(each, [index % 3], index) for index, each in enumerate(ids)]
 
 
 def make_model(dtype: torch.dtype = torch.float64) -> BertForSequenceClassification:
@@ -80,7 +80,7 @@ def gradient_of_split(split: list[list[int]], task: Any, dtype: torch.dtype) -> 
     stepper.optimizer.register_step_pre_hook(
         lambda *_: seen.update({name: p.grad.clone() for name, p in model.named_parameters()})
     )
-    batches = [task.collate([features[index] for index in cut], cut) for cut in split]
+    batches = [task.collate([features[index] for index in cut]) for cut in split]
     stepper.step(batches, num_targets=6, learning_rate=0.0, seed=0)
     return seen
 
@@ -88,7 +88,7 @@ def gradient_of_split(split: list[list[int]], task: Any, dtype: torch.dtype) -> 
 def plain_gradient(dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Mean cross-entropy over one padded batch, as in any tutorial."""
     model = make_model(dtype)
-    batch = Float64Task().collate(make_features(), range(6))
+    batch = Float64Task().collate(make_features())
     functional.cross_entropy(model(**batch.inputs).logits, batch.labels).backward()
     return {name: p.grad for name, p in model.named_parameters()}
 
@@ -134,10 +134,10 @@ def test_three_steps_equal_plain_torch(max_grad_norm: float | None):
     others = [p for p in reference.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=0.0)
-    whole = Float64Task().collate(features, range(6))
+    whole = Float64Task().collate(features)
     start = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
     for rate in (1e-2, 5e-3, 2e-3):
-        batches = [Float64Task().collate([features[index] for index in cut], cut) for cut in split]
+        batches = [Float64Task().collate([features[index] for index in cut]) for cut in split]
         result = stepper.step(batches, num_targets=6, learning_rate=rate, seed=0)
 
         logits = reference(**whole.inputs).logits
@@ -163,18 +163,18 @@ def test_three_steps_equal_plain_torch(max_grad_norm: float | None):
 def test_padding_changes_no_logit():
     task, features, model = Float64Task(), make_features(), make_model().eval()
     with torch.inference_mode():
-        padded = model(**task.collate(features, range(6)).inputs).logits
-        alone = torch.cat([model(**task.collate([feature], [0]).inputs).logits for feature in features])
+        padded = model(**task.collate(features).inputs).logits
+        alone = torch.cat([model(**task.collate([feature]).inputs).logits for feature in features])
     torch.testing.assert_close(padded, alone, rtol=FLOAT64_ROUNDING, atol=FLOAT64_ROUNDING)
 
 
 def test_ignored_examples_have_no_part_in_the_gradient():
     features, task = make_features(), Float64Task()
     found = []
-    for extra in ([], [ignore_labels(task.collate(features[3:4], [3]))]):
+    for extra in ([], [ignore_labels(task.collate(features[3:4]))]):
         model = make_model()
         stepper = make_stepper(model, task)
-        stepper.step([task.collate(features[:3], [0, 1, 2]), *extra], 3, 1e-2, seed=0)
+        stepper.step([task.collate(features[:3]), *extra], 3, 1e-2, seed=0)
         found.append(model.state_dict())
     assert_near(found[1], found[0], FLOAT64_ROUNDING)
 
@@ -187,7 +187,7 @@ def test_the_seed_decides_the_dropout():
     def loss_at(seed: int) -> float:
         torch.manual_seed(0)
         model = BertForSequenceClassification(config).double().train()
-        return make_stepper(model, task).step([task.collate(features, range(6))], 6, 0.0, seed).loss_sum
+        return make_stepper(model, task).step([task.collate(features)], 6, 0.0, seed).loss_sum
 
     assert loss_at(1) == loss_at(1) != loss_at(2)
 
@@ -215,11 +215,11 @@ class Broken(Float64Task):
 def test_a_loss_that_is_no_number_stops_before_any_weight_changes(what: str, said: str):
     features, model = make_features(), make_model()
     stepper = make_stepper(model, Broken(what))
-    healthy = [stepper.task.collate(features[:3], [0, 1, 2])]
+    healthy = [stepper.task.collate(features[:3])]
     stepper.step(healthy, 3, 1e-2, seed=0)  # so that the optimizer has a state that could be spoilt
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     moments = [value.clone() for state in stepper.optimizer.state.values() for value in state.values()]
-    batches = [*healthy, stepper.task.collate(features[3:5], [4, 3])]
+    batches = [*healthy, stepper.task.collate(features[3:5])]
     with pytest.raises(NonFiniteLoss) as caught:
         stepper.step(batches, 5, 1e-2, seed=0)
     assert said in str(caught.value) and "no weight was changed" in str(caught.value)

@@ -73,7 +73,7 @@ def make_training(
     config = TrainSection(**({"batch_size": BATCH_SIZE, "learning_rate": 0.1, "log_every": 1} | settings))
     generator = torch.Generator().manual_seed(2)
     ids = [torch.randint(1, 20, (1 + index % 5,), generator=generator).tolist() for index in range(11)]
-    features = [Features(each, index % 2) for index, each in enumerate(ids)]
+    features = [Features(each, [index % 2], index) for index, each in enumerate(ids)]
     model = BagOfWords()
     recorder = recorder or Recorder()
     findings = iter(accuracies or [])
@@ -93,7 +93,6 @@ def make_training(
         peak_learning_rate=0.1,
         stepper=stepper,
         features=features,
-        rows=range(1, len(features) + 1),
         plan=StepPlan(len(features), BATCH_SIZE, seed=5),
         num_steps=num_steps,
         validate=None if accuracies is None else lambda: {"accuracy": next(findings), "loss": 1.0},

@@ -75,10 +75,15 @@ class Columns(Section):
     text: Column = Field(None, description="the text; default: found by its usual names")
     text_pair: Column = Field(None, description="the second text of a pair, where there is one")
     label: Column = Field(None, description="the label; default: found by its usual names")
+    prompt: Column = Field(None, description="the question or instruction; default: found by its usual names")
+    input: Column = Field(None, description="what the instruction is about, where there is such a column")
+    completion: Column = Field(None, description="the answer; default: found by its usual names")
+    system: Column = Field(None, description="the system message, where there is such a column")
+    messages: Column = Field(None, description="a list of turns with role and content (or from and value)")
 
     @property
     def headerless(self) -> bool:
-        return any(isinstance(column, int) for column in (self.text, self.text_pair, self.label))
+        return any(isinstance(column, int) for column in self.model_dump().values())
 
 
 DEFAULT_SPLIT = (0.7, 0.1, 0.2)
@@ -91,7 +96,17 @@ class DataSection(Section):
     validation: Text | None = Field(None, description="the same for validation; default: cut from train")
     test: Text | None = Field(None, description="the same for test; default: cut from train when nothing else is given")
     subset: str | None = Field(None, description="configuration of a hub data set, such as sst2 of nyu-mll/glue")
+    format: Literal["auto", "labelled", "completion", "chat", "text"] = Field(
+        "auto",
+        description="labelled: text and label; completion: question and answer; chat: messages; text: plain text; "
+        "auto: by the columns, and by the model where they allow two readings",
+    )
     columns: Columns = Field(default_factory=Columns)
+    system: Text | None = Field(None, description="language models: system message of rows that have none")
+    thinking: bool = Field(
+        False, description="language models: the chat template's thinking mode (Qwen3), for training and for talking"
+    )
+    train_on_prompt: bool = Field(False, description="language models: learn the questions too, not the answers alone")
     labels: list[str] | None = Field(
         None, min_length=2, description="names for numeric labels: the first names label 0, and so on"
     )
@@ -101,7 +116,9 @@ class DataSection(Section):
         None, description="downsample: draw as many training rows of each label as the rarest has"
     )
     max_length: Integer | None = Field(
-        None, ge=4, description="longest text in tokens; default: the model's limit, 512 at most"
+        None,
+        ge=4,
+        description="longest text in tokens; default: the model's limit, at most 512 (language models: 1024)",
     )
     encoding: str = Field("utf-8", description="character encoding of text files, such as gb18030")
 
@@ -185,13 +202,26 @@ class TrainSection(Section):
         return self
 
 
+class GenerationSection(Section):
+    max_new_tokens: Integer = Field(512, ge=1, description="longest answer in tokens")
+    temperature: Number = Field(0.7, ge=0, description="0: always the likeliest token; higher: more varied")
+    top_p: Number = Field(0.95, gt=0, le=1, description="sample among the likeliest tokens of this total probability")
+    repetition_penalty: Number = Field(1.0, ge=1, description="above 1: tokens that were used become less likely")
+    evaluate_prompts: Integer = Field(
+        50, ge=0, description="so many prompts of the scored split are answered and compared, always at temperature 0"
+    )
+
+
 class RunConfig(Section):
     run: RunSection = Field(default_factory=RunSection)
     model: ModelSection
-    task: Literal["auto", "classification"] = Field("auto", description="what the data asks for")
+    task: Literal["auto", "classification", "causal_lm"] = Field(
+        "auto", description="classification, or causal_lm: text after text; auto: what columns and model ask for"
+    )
     data: DataSection
     adapter: AdapterSection = Field(default_factory=AdapterSection)
     train: TrainSection = Field(default_factory=TrainSection)
+    generation: GenerationSection = Field(default_factory=GenerationSection)
     trackers: list[Literal["jsonl", "tensorboard"]] = Field(
         ["jsonl", "tensorboard"], description="where metrics go; jsonl is always written"
     )

@@ -34,7 +34,7 @@ def save_encoded(corpus: Corpus, features: Mapping[str, Sequence[Features]], fol
             "input_ids": [feature.input_ids for feature in encoded],
             "attention_mask": [[1] * len(feature) for feature in encoded],
             "token_type_ids": [feature.token_type_ids for feature in encoded],
-            "label": [feature.label for feature in encoded],
+            "label": [feature.labels[0] for feature in encoded],
         }
         kept = {column: columns[column] for column in schema}
         splits[name] = datasets.Dataset.from_dict(kept, features=datasets.Features(schema))

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..models.precision import Precision
-from ..tasks.classification import Classification
+from ..tasks.classification import Classification, class_indices
 from ..types import Example
 from .metrics import classification_metrics
 
@@ -19,10 +19,10 @@ NUM_MISTAKES = 20
 def evaluate(model: Any, task: Classification, examples: Sequence[Example], precision: Precision) -> dict[str, Any]:
     """eval_results.json's metrics, worst mistakes and times, of a model in eval mode. Every example needs a label."""
     started = time.perf_counter()
-    features = task.encode(examples)
-    scores = task.scores(model, features, device=precision.device, autocast=precision.autocast)
+    features = task.encode(examples).features
+    scores = task.scores(model, features, precision)
     seconds = time.perf_counter() - started
-    labels = torch.tensor([feature.label for feature in features])
+    labels = class_indices(features)
     return {
         "num_examples": len(examples),
         "num_truncated": sum(feature.truncated for feature in features),

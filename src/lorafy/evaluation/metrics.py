@@ -8,21 +8,12 @@ from typing import Any
 
 import numpy
 import torch
-from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
-from torch.nn import functional
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from ..tasks.classification import quick_metrics
 
 BOOTSTRAP_SAMPLES = 1_000
 Z_95 = 1.959964  # normal quantile of a two-sided 95 % interval
-
-
-def quick_metrics(scores: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    """What the training loop asks for: mean loss, accuracy, macro F1."""
-    predicted = scores.argmax(-1)
-    return {
-        "loss": functional.cross_entropy(scores.double(), labels).item(),
-        "accuracy": (predicted == labels).double().mean().item(),
-        "f1_macro": float(f1_score(labels, predicted, average="macro", zero_division=0)),
-    }
 
 
 def classification_metrics(scores: torch.Tensor, labels: torch.Tensor, label_names: Sequence[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 from ..config.schema import Columns
 from ..types import DataError, Example, Problem
 
+TASK = "classification"
 USUAL_TEXT = (
     "text",
     "sentence",
@@ -32,7 +33,12 @@ USUAL_PAIRS = (
 USUAL_LABEL = ("label", "labels", "category", "class", "target", "sentiment", "v1")
 
 
-def resolve_columns(names: Sequence[str], config: Columns, where: str, *, labelled: bool = True) -> Columns:
+def recognises(names: Sequence[str], config: Columns) -> bool:
+    """A column of labels, named in the recipe or by its usual names."""
+    return config.label is not None or any(name.lower() in USUAL_LABEL for name in names)
+
+
+def resolve_columns(names: Sequence[str], config: Columns, where: str, *, answered: bool = True) -> Columns:
     """Which column plays which part: the recipe's, else the usual names in any letter case.
 
     Raises DataError naming the columns that are there.
@@ -70,7 +76,7 @@ def resolve_columns(names: Sequence[str], config: Columns, where: str, *, labell
         else:
             text = usual("text", USUAL_TEXT)
     label = None
-    if labelled:
+    if answered:
         label = given("label", config.label) if config.label is not None else usual("label", USUAL_LABEL)
     chosen = [name for name in (text, text_pair, label) if name is not None]
     for name in sorted({name for name in chosen if chosen.count(name) > 1}):

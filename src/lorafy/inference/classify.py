@@ -28,8 +28,8 @@ def classify(
     """`model` is in eval mode on the precision's device."""
     pairs = [(text, None) if isinstance(text, str) else text for text in texts]
     examples = [Example(first, None, "input", row, second) for row, (first, second) in enumerate(pairs, start=1)]
-    features = task.encode(examples)
-    scores = task.scores(model, features, device=precision.device, autocast=precision.autocast)
+    features = task.encode(examples).features
+    scores = task.scores(model, features, precision)
     predictions = []
     for example, feature, row in zip(examples, features, scores.double().softmax(-1), strict=True):
         best = int(row.argmax())

@@ -59,7 +59,7 @@ def _read_column(path: Path, column: str | None) -> list[Text]:
     config = DataSection(train=str(path.resolve()), columns=Columns(text=position))
     try:
         table = read_source(config.train, config, "train")["train"]
-        columns = labelled.resolve_columns(table.columns, config.columns, table.source, labelled=False)
+        columns = labelled.resolve_columns(table.columns, config.columns, table.source, answered=False)
         examples = [
             labelled.parse(record, columns, table.source, row, table.label_names)
             for record, row in zip(table.records, table.rows, strict=True)

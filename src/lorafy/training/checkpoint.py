@@ -31,6 +31,7 @@ class Window:
     loss_sum: float = 0.0
     num_correct: int = 0
     num_targets: int = 0
+    num_examples: int = 0
     num_tokens: int = 0
     num_steps: int = 0
     seconds: float = 0.0
@@ -44,6 +45,7 @@ class Progress:
     seconds: float = 0.0
     best_step: int | None = None
     best: list[float] | None = None
+    best_metrics: dict[str, float] | None = None
     evaluations_without_gain: int = 0
     stopped_early: bool = False
     num_threads: int = 0

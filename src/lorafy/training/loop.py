@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from ..config.schema import TrainSection
-from ..contracts import Tracker
+from ..contracts import Task, Tracker
 from ..data.batches import StepPlan, micro_batches
 from ..run_directory import RunDirectory
 from ..types import Batch, Features, Interrupted, StepStats
@@ -32,6 +32,11 @@ MAX_MICRO_BATCH_TOKENS = {"cpu": 4_096, "mps": 4_096, "cuda": 16_384}
 """Padded tokens of one micro-batch: about 2.5 GB of activations for a BERT-base on a CPU. More is not faster there."""
 
 
+def most_tokens(task: Task, device: torch.device) -> int:
+    """Padded tokens of one micro-batch."""
+    return min(MAX_MICRO_BATCH_TOKENS[device.type], task.max_tokens or MAX_MICRO_BATCH_TOKENS[device.type])
+
+
 class Display(Protocol):
     """Who shows the run to a person."""
 
@@ -44,8 +49,8 @@ class Display(Protocol):
 class Training:
     """One run: what it works on and how far it is.
 
-    features, rows: of the training examples; `rows` are their numbers in the user's file, for errors to name.
-    validate: returns the metrics of the validation split, `accuracy` and `loss` among them; None where there is none.
+    features: of the training examples.
+    validate: returns the metrics of the validation split as Task.measure does; None where there is none.
     """
 
     run: RunDirectory
@@ -54,7 +59,6 @@ class Training:
     peak_learning_rate: float
     stepper: Stepper
     features: Sequence[Features]
-    rows: Sequence[int]
     plan: StepPlan
     num_steps: int
     validate: Callable[[], Mapping[str, float]] | None
@@ -120,7 +124,8 @@ class Training:
         progress, number = self.progress, self.progress.step + 1
         examples = self.plan.examples(progress.step)
         rate = learning_rate_at(number, self.num_steps, self.peak_learning_rate, self.config)
-        result = self.stepper.step(self._batches(examples), len(examples), rate, self._dropout_seed(number))
+        num_targets = sum(self.features[index].num_targets for index in examples)
+        result = self.stepper.step(self._batches(examples), num_targets, rate, self._dropout_seed(number))
         seconds = time.perf_counter() - started
         num_tokens = sum(len(self.features[index]) for index in examples)
 
@@ -129,6 +134,7 @@ class Training:
         window.loss_sum += result.loss_sum
         window.num_correct += result.num_correct
         window.num_targets += result.num_targets
+        window.num_examples += len(examples)
         window.num_tokens += num_tokens
         window.num_steps += 1
         window.seconds += seconds
@@ -152,15 +158,15 @@ class Training:
         accelerator, task = self.stepper.accelerator, self.stepper.task
         mine = examples[accelerator.process_index :: accelerator.num_processes]
         if not mine:
-            return [ignore_labels(task.collate([self.features[examples[0]]], examples[:1]))]
+            return [ignore_labels(task.collate([self.features[examples[0]]]))]
         lengths = {index: task.padded_length(len(self.features[index])) for index in mine}
         cuts = micro_batches(
             mine,
             lengths,
-            max_tokens=MAX_MICRO_BATCH_TOKENS[self.stepper.precision.device.type],
+            max_tokens=most_tokens(task, self.stepper.precision.device),
             max_examples=self.config.micro_batch_size,
         )
-        return [task.collate([self.features[i] for i in cut], [self.rows[i] for i in cut]) for cut in cuts]
+        return [task.collate([self.features[i] for i in cut]) for cut in cuts]
 
     def _dropout_seed(self, step: int) -> int:
         accelerator = self.stepper.accelerator
@@ -177,7 +183,7 @@ class Training:
                 "accuracy": window.num_correct / window.num_targets,
                 "learning_rate": stats.learning_rate,
                 "grad_norm": stats.grad_norm if math.isfinite(stats.grad_norm) else None,
-                "examples_per_second": window.num_targets / window.seconds,
+                "examples_per_second": window.num_examples / window.seconds,
                 "tokens_per_second": window.num_tokens / window.seconds,
                 "memory_bytes": current_memory_bytes(),
                 "seconds": round(self.progress.seconds, 3),
@@ -195,11 +201,11 @@ class Training:
         metrics = self.validate()
         self.stepper.model.train()
         progress = self.progress
-        # Accuracy first, the lower loss on a tie: small validation sets tie often.
-        value = [metrics["accuracy"], -metrics["loss"]]
+        value = self.stepper.task.rank(metrics)
         is_best = progress.best is None or value > progress.best
         if is_best:
             progress.best, progress.best_step, progress.evaluations_without_gain = value, progress.step, 0
+            progress.best_metrics = dict(metrics)
         else:
             progress.evaluations_without_gain += 1
         patience = self.config.early_stopping
@@ -226,5 +232,5 @@ class Training:
         progress = self.progress
         save_checkpoint(self.run, self._bare_model, self.stepper.optimizer, self.stepper.scaler, progress)
         if progress.best_step == progress.step and progress.best is not None:
-            self.run.name_step("best", progress.step, accuracy=progress.best[0], loss=-progress.best[1])
+            self.run.name_step("best", progress.step, **(progress.best_metrics or {}))
         remove_old_checkpoints(self.run, self.config.keep_checkpoints, progress.best_step)
