@@ -14,6 +14,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from lorafy.config.schema import DataSection
+from lorafy.data.sources import Table, read_source
 from lorafy.types import DataError
 
 Load = Callable[..., Any]
@@ -120,6 +122,63 @@ def test_pairs_nested_columns_and_label_kinds(tmp_path: Path, load_data: Load) -
         table = pyarrow.table({"text": [f"t {i}" for i in range(40)], "label": [labels[i % 2] for i in range(40)]})
         parquet.write_table(table, tmp_path / "labels.parquet")
         assert load_data(tmp_path / "labels.parquet").label_names == names
+
+
+def read(path: Path, **data: Any) -> Table:
+    return read_source(str(path), DataSection(train=str(path), **data), "train")["train"]
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"], ids=repr)
+def test_a_txt_file_is_one_text_a_line_and_rows_are_line_numbers(line_end: str, tmp_path: Path) -> None:
+    lines = ["  once upon a time", "", "春眠不觉晓， 处处闻啼鸟 ", " \u3000", 'a "quote, a\ttab and || a mark']
+    table = read(write(tmp_path / "stories.txt", line_end.join(lines) + line_end))
+    assert table.columns == ["text"]
+    assert list(table.rows) == [1, 3, 5]
+    assert [record["text"] for record in table.records] == [lines[0], lines[2], lines[4]]
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"], ids=repr)
+def test_a_txt_file_of_meanings_and_references_has_a_prompt_and_a_completion(line_end: str, tmp_path: Path) -> None:
+    """The E2E NLG challenge as the LoRA paper's code keeps it."""
+    lines = ["", "name : A | area : x||A is in x . ", "名字 : 甲 || 甲在这里。", "", "a single | stays||b", "||"]
+    table = read(write(tmp_path / "e2e.txt", line_end.join(lines)))
+    assert table.columns == ["prompt", "completion"]
+    assert list(table.rows) == [2, 3, 5, 6]
+    assert [tuple(record.values()) for record in table.records] == [
+        ("name : A | area : x", "A is in x ."),
+        ("名字 : 甲", "甲在这里。"),
+        ("a single | stays", "b"),
+        ("", ""),
+    ]
+
+
+def test_a_txt_file_with_tabs_is_a_table(tmp_path: Path, load_data: Load) -> None:
+    lines = [f"{'ham' if number % 2 else 'spam'}\ta || b {number}" for number in range(40)]
+    named = load_data(write(tmp_path / "named.txt", "label\ttext\n" + "\n".join(lines)))
+    bare = load_data(write(tmp_path / "bare.txt", "\n".join(lines)), columns={"label": 0, "text": 1})
+    assert all_rows(named) == all_rows(bare) == [tuple(line.split("\t")) for line in lines]
+
+
+def test_a_txt_file_in_another_encoding_is_named_and_then_works(tmp_path: Path) -> None:
+    path = write(tmp_path / "poem.txt", "春眠不觉晓，处处闻啼鸟。\n夜来风雨声，花落知多少。\n".encode("gb18030"))
+    with pytest.raises(DataError, match=r"set data\.encoding=gb18030"):
+        read(path)
+    assert read(path, encoding="gb18030").records[1] == {"text": "夜来风雨声，花落知多少。"}
+
+
+def test_the_real_meanings_and_references(shared_data: Path) -> None:
+    for name, rows in (("test.txt", 4_693), ("valid.txt", 4_672)):
+        table = read(shared_data / "e2e_nlg" / name)
+        assert (table.columns, len(table.records)) == (["prompt", "completion"], rows)
+        assert list(table.rows) == list(range(1, rows + 1))
+        assert all(cell and cell == cell.strip() for record in table.records for cell in record.values())
+        assert all(record["prompt"].startswith("name : ") for record in table.records)
+
+
+def test_an_object_around_the_list_is_looked_through(tmp_path: Path) -> None:
+    rows = [{"question": "你好？", "answer": "你好！"}, {"question": "q", "answer": "a"}]
+    table = read(write(tmp_path / "a.json", json.dumps({"version": 1, "data": rows}, ensure_ascii=False)))
+    assert list(table.records) == rows
 
 
 def saved_glue(folder: Path) -> Path:
@@ -233,7 +292,13 @@ NOISE = random.Random(0).randbytes(5_000)
         ("a.parquet", b"", "not a parquet file: {path}"),
         ("a.xlsx", NOISE, "unknown kind of file: {path}"),
         ("a.csv.gz", NOISE, "unknown kind of file: {path}"),
-        ("a.txt", "one text\n", "unknown kind of file: {path}"),
+        ("a.md", "one text\n", "unknown kind of file: {path}"),
+        ("a", "name : Blue Spice||A coffee shop .\n", "unknown kind of file: {path}"),
+        ("a.txt", "\n \n", "the file is empty: {path}"),
+        ("a.txt", "label\ttext\n", "the file has a header line but no rows: {path}"),
+        ("a.txt", NOISE, "it does not look like text"),
+        ("a.txt", "a||b\n\nno mark\na||b||c\n||\n", "one || in each line expected in {path}, but not so in lines 3, 4"),
+        ("a.txt", "a||b||c\na||b\n", "but not so in line 1"),
         ("a.csv", "x" * 10_000_000, "the file has a header line but no rows"),
         ("a.jsonl", "x" * 10_000_000, "broken json in {path}, line 1"),
     ],
@@ -283,7 +348,7 @@ def test_a_hub_name_without_a_network_is_plain_and_quick(name: str, load_data: L
         load_data(name)
     assert time.monotonic() - start < 5
     assert f"data.train: '{name}' is no file here, and it could not be loaded from the hub" in str(caught.value)
-    assert "or give a file: lorafy reads .csv, .tsv, .json, .jsonl and .parquet" in str(caught.value)
+    assert "or give a file: lorafy reads .csv, .tsv, .txt, .json, .jsonl and .parquet" in str(caught.value)
 
 
 def test_a_subset_of_a_file_has_no_effect_and_is_refused(sms_csv: Path, load_data: Load) -> None:
@@ -295,3 +360,10 @@ def test_positions_on_a_file_with_a_header_line_are_refused(sms_csv: Path, load_
     """Else `label` would silently become a class."""
     with pytest.raises(DataError, match=r"data\.columns: .* begins with a header line: label, text"):
         load_data(sms_csv, columns={"label": 0, "text": 1})
+
+
+def test_positions_on_a_file_whose_header_line_names_questions_and_answers_are_refused(tmp_path: Path) -> None:
+    """Else the names would be learned as a question and an answer."""
+    path = write(tmp_path / "a.csv", "Instruction,output\nSay hi.,Hi.\n")
+    with pytest.raises(DataError, match=r"data\.columns: .* begins with a header line: Instruction, output"):
+        read(path, columns={"prompt": 0, "completion": 1})

@@ -7,23 +7,30 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..config.schema import RunConfig
+from ..config.schema import DataSection, RunConfig
+from ..contracts import load_plugin
 from ..formats import labelled
-from ..types import DataError, Example, Finding, Problem
+from ..types import Conversation, DataError, Example, Finding, Problem
 from .sources import Table, read_tables
 from .splits import count_labels, downsample, sample_stratified, split_stratified
 
 
 @dataclass
 class Corpus:
-    """The examples of each split (absent where there is none) and the labels, in the order of their indices.
+    """The examples of each split (absent where there is none), read in one format, for one task.
 
-    `notes` say what was sampled, cut or left out on the way: rows in = rows kept + rows named there.
+    `label_names` stand in the order of their indices; a language model's data have none. `notes` say what was sampled,
+    cut or left out on the way: rows in = rows kept + rows named there.
     """
 
-    splits: dict[str, list[Example]]
+    splits: dict[str, list[Any]]
     label_names: list[str]
+    format: str
     notes: list[Finding] = field(default_factory=list)
+
+    @property
+    def task(self) -> str:
+        return load_plugin("formats", self.format).TASK
 
     @property
     def scored_split(self) -> str:
@@ -31,10 +38,10 @@ class Corpus:
         return "test" if "test" in self.splits else "validation"
 
     def fingerprint(self, split: str) -> str:
-        """sha256 over texts and labels of a split, to notice that data changed since training."""
+        """sha256 over all that a split's examples say, to notice that data changed since training."""
         digest = hashlib.sha256()
         for example in self.splits[split]:
-            digest.update(repr((example.text, example.text_pair, example.label)).encode())
+            digest.update(repr(example.content).encode())
         return digest.hexdigest()
 
     def summary(self) -> dict[str, Any]:
@@ -44,32 +51,84 @@ class Corpus:
         }
 
 
-def load_corpus(config: RunConfig) -> Corpus:
-    """Reads, names, samples, splits and balances. Raises DataError with every mistake found on the way."""
+FORMATS = ("chat", "completion", "labelled", "text")
+"""In the order in which they are tried; `labelled` first for a model that was not made to write."""
+
+
+def choose_format(config: RunConfig, names: list[str], generative: bool) -> str:
+    """The recipe's format, else the first that recognises the columns and serves task and model."""
+    if config.data.format != "auto":
+        return config.data.format
+    label_is_named = config.data.columns.label is not None
+    is_labelled = config.task == "classification" or (config.task == "auto" and (label_is_named or not generative))
+    if is_labelled:
+        return "labelled"
+    tried = [name for name in FORMATS if config.task == "auto" or name != "labelled"]
+    found = (name for name in tried if load_plugin("formats", name).recognises(names, config.data.columns))
+    return next(found, "completion")
+
+
+def load_corpus(config: RunConfig, generative: bool) -> Corpus:
+    """Reads, names, samples, splits and balances. `generative`: whether the model was made to write text.
+
+    Raises DataError and ConfigError with every mistake found on the way.
+    """
     tables, problems = read_tables(config.data)
-    splits: dict[str, list[Example]] = {}
+    names = tables["train"].columns if "train" in tables else []
+    chosen = choose_format(config, names, generative)
+    problems += _without_effect(config, chosen)
+    splits: dict[str, list[Any]] = {}
     for name, table in tables.items():
         try:
-            splits[name] = _examples(table, config)
+            splits[name] = _examples(table, config.data, chosen)
         except DataError as error:
             problems += [problem for problem in error.problems if problem not in problems]
-    notes = _drop_unlabelled(splits, config)
-    problems += _row_problems(splits)
-    if config.data.labels is not None:
-        problems += _name_labels(splits, config.data.labels)
+    if load_plugin("formats", chosen).TASK == "classification":
+        notes = _drop_unlabelled(splits, config)
+        problems += _row_problems(splits)
+        if config.data.labels is not None:
+            problems += _name_labels(splits, config.data.labels)
+    else:
+        notes = []
+        problems += _blank_messages(splits)
     if problems:
         raise DataError(problems)
-    label_names = config.data.labels or _label_names(splits["train"], tables["train"], config)
+    label_names: list[str] = []
+    if chosen == "labelled":
+        label_names = config.data.labels or _label_names(splits["train"], tables["train"], config)
     notes += _make_splits(splits, config)
-    return Corpus(splits, list(label_names), notes)
+    return Corpus(splits, list(label_names), chosen, notes)
 
 
-def _examples(table: Table, config: RunConfig) -> list[Example]:
-    columns = labelled.resolve_columns(table.columns, config.data.columns, table.source)
+ONLY_LABELLED = ("labels", "balance")
+ONLY_CONVERSATIONS = ("system", "thinking", "train_on_prompt")
+
+
+def _without_effect(config: RunConfig, chosen: str) -> list[Problem]:
+    """Settings that this format or its task does not know."""
+    task = load_plugin("formats", chosen).TASK
+    if config.task not in ("auto", task):
+        message = f"{config.task} does not learn from data in the format {chosen}, but {task} does"
+        return [Problem("task", message, "remove task, or name columns and data.format")]
+    unused = ONLY_CONVERSATIONS if task == "classification" else ONLY_LABELLED
+    problems = [
+        Problem(f"data.{key}", f"no effect on {task}", "remove it")
+        for key in unused
+        if getattr(config.data, key) != DataSection.model_fields[key].default
+    ]
+    if task == "causal_lm" and config.adapter.method == "none":
+        fix = "use lora or full; the untrained model is measured beside them"
+        problems.append(Problem("adapter.method", "none trains a classification head: a language model has none", fix))
+    return problems
+
+
+def _examples(table: Table, data: DataSection, chosen: str) -> list[Any]:
+    form = load_plugin("formats", chosen)
+    columns = form.resolve_columns(table.columns, data.columns, table.source)
     examples, wrong = [], []
     for record, row in zip(table.records, table.rows, strict=True):
         try:
-            examples.append(labelled.parse(record, columns, table.source, row, table.label_names))
+            examples.append(form.parse(record, columns, table.source, row, table.label_names))
         except DataError as error:
             wrong.append(error.problems[0])
     if wrong:
@@ -77,6 +136,25 @@ def _examples(table: Table, config: RunConfig) -> list[Example]:
         message = f"{first.message} in {table.source}; {len(wrong):,} of {len(table.records):,} rows are like that"
         raise DataError(Problem(first.where, message, first.fix))
     return examples
+
+
+WITHOUT = {"assistant": "an answer", "user": "a question", "system": "a system message", "text": "text"}
+
+
+def _blank_messages(splits: dict[str, list[Conversation]]) -> list[Problem]:
+    problems = []
+    for name, examples in splits.items():
+        for role, what in WITHOUT.items():
+            rows = [e for e in examples if any(m.role == role and not m.content.strip() for m in e.messages)]
+            if rows:
+                problems.append(_rows_without(name, rows, len(examples), what))
+    return problems
+
+
+def _rows_without(split: str, rows: list[Any], total: int, what: str) -> Problem:
+    shown = ", ".join(str(example.row) for example in rows[:5]) + (", ..." if len(rows) > 5 else "")
+    message = f"{len(rows):,} of {total:,} rows without {what} in {rows[0].source}: row {shown}"
+    return Problem(f"data.{split}", message, "fill them in or remove them")
 
 
 def _drop_unlabelled(splits: dict[str, list[Example]], config: RunConfig) -> list[Finding]:
@@ -95,11 +173,9 @@ def _row_problems(splits: dict[str, list[Example]]) -> list[Problem]:
     for name, examples in splits.items():
         empty = [example for example in examples if not example.key[0] or example.key[1] == ""]
         unlabelled = [example for example in examples if example.label is None]
-        for rows, what in ((empty, "without text"), (unlabelled, "without a label")):
+        for rows, what in ((empty, "text"), (unlabelled, "a label")):
             if rows:
-                shown = ", ".join(str(example.row) for example in rows[:5]) + (", ..." if len(rows) > 5 else "")
-                message = f"{len(rows):,} of {len(examples):,} rows {what} in {rows[0].source}: row {shown}"
-                problems.append(Problem(f"data.{name}", message, "fill them in or remove them"))
+                problems.append(_rows_without(name, rows, len(examples), what))
     return problems
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import datasets
 
+from ..quiet import quiet_datasets
 from ..types import Features
 from .corpus import Corpus
 
@@ -38,10 +39,5 @@ def save_encoded(corpus: Corpus, features: Mapping[str, Sequence[Features]], fol
         }
         kept = {column: columns[column] for column in schema}
         splits[name] = datasets.Dataset.from_dict(kept, features=datasets.Features(schema))
-    shown = not datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
+    with quiet_datasets():
         datasets.DatasetDict(splits).save_to_disk(str(folder))
-    finally:
-        if shown:
-            datasets.enable_progress_bars()

@@ -5,11 +5,8 @@ Rows are never dropped here: a line that cannot be read is an error that names i
 
 from __future__ import annotations
 
-import csv
-import io
-import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +14,8 @@ from typing import Any
 import charset_normalizer
 
 from ..config.schema import DataSection
-from ..formats.labelled import USUAL_LABEL, USUAL_TEXT
 from ..types import DataError, Problem
+from .delimited import name_numbers, read_rows
 
 SPLIT_NAMES = {
     "train": ("train",),
@@ -28,9 +25,7 @@ SPLIT_NAMES = {
 """What the splits of published data sets are called; the first that is there is taken."""
 
 LIKELY_ENCODINGS = ["gb18030", "big5", "shift_jis", "euc_kr", "cp1252", "cp1251"]
-KINDS = ".csv, .tsv, .json, .jsonl and .parquet files, a saved data set's folder, a hub data set's name"
-SHOWN_LINES = 5
-SAMPLE_ROWS, SAMPLE_CHARACTERS = 20, 100_000
+KINDS = ".csv, .tsv, .txt, .json, .jsonl and .parquet files, a saved data set's folder, a hub data set's name"
 
 
 @dataclass(frozen=True)
@@ -108,19 +103,21 @@ def _read_file(path: Path, config: DataSection, where: str) -> Table:
         raw = path.read_bytes()
     except OSError as error:
         raise DataError(Problem(where, f"cannot read {path}: {error.strerror}")) from error
-    if kind not in (".csv", ".tsv", ".json", ".jsonl"):
+    if kind not in (".csv", ".tsv", ".txt", ".json", ".jsonl"):
         if b"\t" not in raw.split(b"\n", 1)[0] or b"\0" in raw[:1000]:
             raise DataError(Problem(where, f"unknown kind of file: {path}", f"lorafy reads {KINDS}"))
         kind = ".tsv"
     text = _decode(raw, path, config.encoding, where)
     if not text.strip():
         raise DataError(Problem(where, f"the file is empty: {path}"))
-    if kind in (".csv", ".tsv"):
-        table = _read_delimited(text, path, where, kind, config.columns.headerless)
-    else:
+    if kind in (".json", ".jsonl"):
         table = _read_json(text, path, where, lines=kind == ".jsonl")
+    else:
+        columns, numbered = read_rows(text, path, where, kind, config.columns.headerless)
+        records = [dict(zip(columns, cells, strict=True)) for _, cells in numbered]
+        table = Table(str(path), columns, records, [number for number, _ in numbered])
     if not table.records:
-        what = "a header line but no rows" if kind in (".csv", ".tsv") else "no rows"
+        what = "a header line but no rows" if kind in (".csv", ".tsv", ".txt") else "no rows"
         raise DataError(Problem(where, f"the file has {what}: {path}"))
     return table
 
@@ -175,71 +172,11 @@ def _likely_encoding(raw: bytes) -> str | None:
     return best.encoding if best else None
 
 
-def _read_delimited(text: str, path: Path, where: str, kind: str, headerless: bool) -> Table:
-    # TSV has no quoting (as in GLUE and the UCI files): a stray quote must not swallow the lines after it.
-    if kind == ".tsv":
-        lines = text.split("\n" if "\n" in text else "\r")
-        numbered = [
-            (number, line.rstrip("\r").split("\t")) for number, line in enumerate(lines, start=1) if line.strip("\r\n ")
-        ]
-    else:
-        numbered = _read_csv(text, path, where)
-    if not numbered:
-        raise DataError(Problem(where, f"the file is empty: {path}"))
-    if headerless:
-        columns = [str(position) for position in range(len(numbered[0][1]))]
-        header = [name.strip().lower() for name in numbered[0][1]]
-        if any(name in USUAL_TEXT for name in header) and any(name in USUAL_LABEL for name in header):
-            message = f"{path} begins with a header line: {', '.join(numbered[0][1])}"
-            raise DataError(Problem("data.columns", message, "name columns; positions are for files without one"))
-    else:
-        columns = [name.strip() for name in numbered.pop(0)[1]]
-        repeated = sorted({name for name in columns if name and columns.count(name) > 1})
-        if repeated:
-            raise DataError(Problem(where, f"columns with the same name in {path}: {', '.join(repeated)}"))
-    wrong = [number for number, cells in numbered if len(cells) != len(columns)]
-    if wrong:
-        fix = "quote cells that hold the separator" if kind == ".csv" else "a cell of a .tsv file holds no tab"
-        message = f"{len(columns)} columns expected in {path}, but not so in {_lines(wrong)}"
-        raise DataError(Problem(where, message, fix))
-    records = [dict(zip(columns, cells, strict=True)) for _, cells in numbered]
-    return Table(str(path), columns, records, [number for number, _ in numbered])
-
-
-def _read_csv(text: str, path: Path, where: str) -> list[tuple[int, list[str]]]:
-    limit = csv.field_size_limit(len(text) + 1)
-    numbered, start = [], 1
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
-        for cells in reader:
-            if cells:  # an empty line has none; one of separators alone is a row without text
-                numbered.append((start, cells))
-            start = reader.line_num + 1
-    except csv.Error as error:
-        fix = "check the quotes there: a quote inside a quoted cell is written twice"
-        raise DataError(Problem(where, f"broken csv in {path}, line {start}: {error}", fix)) from error
-    finally:
-        csv.field_size_limit(limit)
-    return numbered
-
-
-def _delimiter(text: str) -> str:
-    """The separator that gives the first rows the same number of cells; spreadsheets write ; beside decimal commas."""
-    sample = io.StringIO(text[:SAMPLE_CHARACTERS], newline="")
-    for delimiter in ",;\t":
-        sample.seek(0)
-        rows = itertools.islice(csv.reader(sample, delimiter=delimiter), SAMPLE_ROWS)
-        widths = {len(cells) for cells in rows if any(cells)}
-        if len(widths) == 1 and max(widths) > 1:
-            return delimiter
-    return max(",;\t", key=text.split("\n", 1)[0].count)
-
-
 def _read_json(text: str, path: Path, where: str, lines: bool) -> Table:
     numbered = _json_lines(text, path, where) if lines else _json_list(text, path, where)
     wrong = [number for number, value in numbered if not isinstance(value, dict)]
     if wrong:
-        message = f"not an object in {path}, {_numbers(wrong, 'line' if lines else 'item')}"
+        message = f"not an object in {path}, {name_numbers(wrong, 'line' if lines else 'item')}"
         raise DataError(Problem(where, message, 'write {"text": ..., "label": ...}'))
     columns = list(dict.fromkeys(name for _, value in numbered for name in value))
     return Table(str(path), columns, [value for _, value in numbered], [number for number, _ in numbered])
@@ -271,7 +208,7 @@ def _json_lines(text: str, path: Path, where: str) -> list[tuple[int, Any]]:
             except (ValueError, RecursionError) as error:
                 broken.append((number, error.msg if isinstance(error, json.JSONDecodeError) else str(error)))
     if broken:
-        message = f"broken json in {path}, {_lines(number for number, _ in broken)}: {broken[0][1]}"
+        message = f"broken json in {path}, {name_numbers([number for number, _ in broken], 'line')}: {broken[0][1]}"
         raise DataError(Problem(where, message, "each line is one complete JSON object"))
     return numbered
 
@@ -346,17 +283,6 @@ def _table_of(split: Any, source: str) -> Table:
     columns = [name for name in split.column_names if name not in ("input_ids", "attention_mask", "token_type_ids")]
     records = split.select_columns(columns).to_list()
     return Table(source, columns, records, range(1, len(records) + 1), names)
-
-
-def _lines(numbers: Iterable[int]) -> str:
-    return _numbers(list(numbers), "line")
-
-
-def _numbers(numbers: Sequence[int], noun: str) -> str:
-    """`line 3`, `lines 3, 7` or `lines 1, 2, 3, 4, 5 and 12 more`."""
-    shown = ", ".join(str(number) for number in numbers[:SHOWN_LINES])
-    more = f" and {len(numbers) - SHOWN_LINES:,} more" if len(numbers) > SHOWN_LINES else ""
-    return f"{noun if len(numbers) == 1 else noun + 's'} {shown}{more}"
 
 
 def _nearest_file(path: Path) -> str:
