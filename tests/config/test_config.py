@@ -27,13 +27,13 @@ def mistakes(tree: dict[str, Any], overrides: tuple[str, ...] = ()) -> list[tupl
     [
         # Misspelt, and known by another name or in another section.
         ({"train": {"learning_rat": 1}}, "train.learning_rat", "unknown key", "train.learning_rate?"),
-        ({"learning_rate": 1}, "learning_rate", "unknown key", "train.learning_rate?"),
+        ({"learning_rte": 1}, "learning_rte", "unknown key", "did you mean learning_rate?"),  # a flat name (flat.py)
         ({"adapter": {"learning_rate": 1}}, "adapter.learning_rate", "unknown key", "train.learning_rate?"),
         ({"adapter": {"lora_r": 8}}, "adapter.lora_r", "unknown key", "adapter.r?"),
         ({"train": {"seed": 8}}, "train.seed", "unknown key", "run.seed?"),
         ({"trian": {"batch_size": 8}}, "trian", "unknown key", "did you mean train?"),
         ({"data": {"train": "a.csv", "columns": {"texts": "a"}}}, "data.columns.texts", "unknown", "columns.text?"),
-        ({"zzz": 1}, "zzz", "unknown key", "known here: run, model, task, data, adapter, train, trackers"),
+        ({"zzz": 1}, "zzz", "unknown key", "run, model, task, data, adapter, train, generation, trackers"),
         # Wrong types.
         ({"train": {"batch_size": "many"}}, "train.batch_size", "a valid integer, but it is 'many'", ""),
         ({"train": {"batch_size": 3.5}}, "train.batch_size", "fractional part, but it is 3.5", ""),
@@ -145,7 +145,7 @@ def test_an_override_has_the_type_of_its_key(
         ("train..x=1", "train..x=1", "an override is written", ""),
         ("a.b=1", "a", "unknown key in the override a.b=1", "known here"),
         ("train.learning_rte=1", "train.learning_rte", "unknown key in the override", "train.learning_rate?"),
-        ("learning_rate=1", "learning_rate", "unknown key in the override", "train.learning_rate?"),
+        ("learning_rte=1", "learning_rte", "unknown key in the override", "did you mean learning_rate?"),
         ("train.batch_size=x", "train.batch_size", "but it is 'x' in the override train.batch_size=x", ""),
         ("data.train.x=1", "data.train.x=1", "train holds a value, not a section", ""),
         ("data.train=", "data.train", "but it is None in the override", ""),

@@ -6,15 +6,19 @@ Heavy imports stand inside the verbs, so that `lorafy --help` imports no torch.
 from __future__ import annotations
 
 import sys
+from inspect import signature
 
 import typer
 
 from ..types import Interrupted, UserError
+from .arguments import WITH_OVERRIDES
+from .chat import chat
 from .compare import compare
 from .config import config
 from .demo import demo
 from .doctor import doctor
 from .evaluate import evaluate
+from .generate import generate
 from .merge import merge
 from .plan import plan
 from .predict import predict
@@ -29,8 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for verb in (demo, doctor, prepare, plan, train, evaluate, predict, compare, merge, verify, config):
-    app.command()(verb)
+for verb in (demo, doctor, prepare, plan, train, evaluate, predict, generate, chat, compare, merge, verify, config):
+    app.command(context_settings=WITH_OVERRIDES if "overrides" in signature(verb).parameters else None)(verb)
 
 
 def main() -> None:

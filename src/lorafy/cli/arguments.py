@@ -10,10 +10,47 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe (.yaml), or a run directory")]
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="a run directory, an adapter folder, or a model")]
+WITH_OVERRIDES = {"ignore_unknown_options": True}
+"""Context settings of a verb with Overrides: what is none of its options, such as --lora_r 8, comes among them."""
+
+
+def _options(context: typer.Context) -> list[str]:
+    own = [name for parameter in context.command.params for name in parameter.opts if name.startswith("-")]
+    return [*own, *context.help_option_names]
+
+
+def _settings(context: typer.Context, words: list[str] | None) -> list[str] | None:
+    from ..config.load import normalise_overrides
+
+    return words and normalise_overrides(words, _options(context))
+
+
+def _no_option(context: typer.Context, argument: Path | str) -> Path | str:
+    """An unknown option may stand where RECIPE or MODEL belongs."""
+    from ..config.load import normalise_overrides
+    from ..types import ConfigError, Problem
+
+    word = str(argument)
+    if word.startswith("--"):
+        normalise_overrides([word, "0"], _options(context))  # raises for a misspelt option
+        raise ConfigError(Problem(word, "a setting stands behind the recipe or model", "move it to the end"))
+    return argument
+
+
+Recipe = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="a recipe (.yaml), or a run directory", callback=_no_option)
+]
+Model = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="a run directory, an adapter folder, or a model", callback=_no_option),
+]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[section.key=value ...]", help="settings over the recipe's")
+    list[str] | None,
+    typer.Argument(
+        metavar="[section.key=value ...]",
+        help="settings over the recipe's; the well-known flat names work too: lora_r=8, or --lora_r 8",
+        callback=_settings,
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, everything else on stderr")]
 

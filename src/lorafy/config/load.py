@@ -13,9 +13,24 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from ..types import ConfigError, Problem
-from .problems import is_section_rule, location, to_problems
+from .flat import (
+    BATCH_NAMES,
+    FLAT_NAMES,
+    conflicts,
+    expand,
+    is_flat,
+    keys_of,
+    override_conflicts,
+    override_flat,
+    override_name,
+    put,
+    settle,
+    touched,
+)
+from .problems import is_section_rule, known_names, location, to_problems
 from .schema import RunConfig
 
+PATHS = ("data.train", "data.validation", "data.test", "model.path", "run.output_dir", "generation.model")
 FILE_SUFFIXES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet"}
 
 
@@ -26,13 +41,9 @@ def load_config(recipe: Path | str, overrides: Sequence[str] = ()) -> RunConfig:
     """
     recipe = Path(recipe)
     tree = read_recipe(recipe)
-    problems: list[Problem] = []
     resolve_paths(tree, recipe.resolve().parent)
-    for override in overrides:
-        problem = apply_override(tree, override)
-        if problem:
-            problems.append(problem)
-    return parse_config(tree, str(recipe), problems, overrides)
+    overrides = normalise_overrides(overrides)
+    return parse_config(tree, str(recipe), apply_overrides(tree, overrides), overrides)
 
 
 def read_recipe(recipe: Path) -> dict[str, Any]:
@@ -71,15 +82,19 @@ class _RecipeLoader(yaml.SafeLoader):
 def parse_config(
     tree: Mapping[str, Any], where: str, problems: Sequence[Problem] = (), overrides: Sequence[str] = ()
 ) -> RunConfig:
-    """Validates a tree of plain values. `problems` found earlier are raised with the new ones.
+    """Validates a tree of plain values, flat names among them. `problems` found earlier are raised with the new ones.
 
     `where` and `overrides` say in messages where a value stands.
     """
+    tree, spelt, wrong = expand(tree)
+    problems = list(dict.fromkeys([*problems, *wrong]))
+    names = [name for name in map(override_name, overrides) if name in FLAT_NAMES and name not in BATCH_NAMES]
+    spelt = {key: name for name in names for key in keys_of(name)} | spelt
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
-        found = [*problems, *to_problems(error.errors(), where, overrides)]
-        hidden = to_problems(_hidden_mistakes(tree, error.errors()), where, overrides)
+        found = [*problems, *to_problems(error.errors(), where, overrides, spelt)]
+        hidden = to_problems(_hidden_mistakes(tree, error.errors()), where, overrides, spelt)
         raise ConfigError([*found, *(problem for problem in hidden if problem not in found)]) from error
     if problems:
         raise ConfigError(problems)
@@ -113,42 +128,92 @@ def _hidden_mistakes(tree: Mapping[str, Any], details: Sequence[ErrorDetails]) -
     return []
 
 
+def normalise_overrides(words: Sequence[str], options: Sequence[str] = ()) -> list[str]:
+    """`name=value` for each of `--name value`, `--name=value` and `--section.key value`; other words stay as they are.
+
+    `options` are what the command knows besides, such as --resume; they are named for a word that is misspelt.
+    Raises ConfigError for a name that is unknown or has no value.
+    """
+    normal: list[str] = []
+    problems: list[Problem] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            normal.append(word)
+            continue
+        name, equals, value = word.partition("=")
+        name = name.lstrip("-").replace("-", "_")
+        known = word.startswith("--") and ("." in name or name in FLAT_NAMES or name in RunConfig.model_fields)
+        if not known:
+            problems.append(_unknown_word(word.partition("=")[0], name, options))
+        if equals:
+            normal.append(f"{name}={value}")
+        elif not rest or rest[0].startswith("--"):
+            if known:
+                problems.append(Problem(word, "has no value", f"write {word} VALUE, or {name}=VALUE"))
+        elif known or "=" not in rest[0]:
+            normal.append(f"{name}={rest.pop(0)}")
+    if problems:
+        raise ConfigError(problems)
+    return normal
+
+
+def _unknown_word(word: str, name: str, options: Sequence[str]) -> Problem:
+    known = {key: f"--{shown}" for key, shown in known_names().items()}
+    known |= {option.lstrip("-").replace("-", "_"): option for option in options}
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    fix = f"did you mean {known[near[0]]}?" if near else "docs/config.md lists the settings, --help the options"
+    return Problem(word, "is neither an option nor a setting", fix)
+
+
+def apply_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> list[Problem]:
+    """Sets all of them, in place; each wins over the tree's value in either spelling. Gives what is wrong."""
+    problems = [*conflicts(tree), *override_conflicts(overrides)]
+    return problems + [problem for override in overrides if (problem := apply_override(tree, override))]
+
+
 def apply_override(tree: dict[str, Any], override: str) -> Problem | None:
-    """Sets `section.key=value` in the tree; the value is YAML, so numbers, lists and null work."""
+    """Sets `section.key=value` or `flat_name=value`; the value is YAML, so numbers, lists and null work."""
     name, equals, text = override.partition("=")
     name = name.strip()
-    keys = name.split(".")
-    if not equals or not all(keys):
+    if not equals or not all(name.split(".")):
         return Problem(override, "an override is written section.key=value", "for example train.num_epochs=1")
     try:
         value = yaml.safe_load(text) if text else None
     except yaml.YAMLError:
         value = text
-    if (keys[0] == "data" and keys[-1] in ("train", "validation", "test")) or name in ("model.path", "run.output_dir"):
-        value = resolve_path(value, Path.cwd(), keys[-1])
-    node: Any = tree
-    for key in keys[:-1]:
-        if node.get(key) is None:
-            node[key] = {}
-        node = node[key]
-        if not isinstance(node, dict):
-            return Problem(override, f"{key} holds a value, not a section")
-    node[keys[-1]] = value
-    return None
+    key = keys_of(name)[0]
+    if key in PATHS:
+        value = resolve_path(value, Path.cwd(), key.rpartition(".")[2])
+    if name in FLAT_NAMES:
+        return override_flat(tree, name, value)
+    settle(tree, touched(tree, name))  # of a flat name that decides more than this key, the rest stays
+    blocked = put(tree, name, value)
+    return Problem(override, f"{blocked} holds a value, not a section") if blocked else None
 
 
 def resolve_paths(tree: dict[str, Any], folder: Path) -> None:
-    """Makes the tree's relative paths absolute, in place."""
-    for section, keys in (
-        ("data", ("train", "validation", "test")),
-        ("model", ("path",)),
-        ("run", ("output_dir",)),
-    ):
-        node = tree.get(section)
-        if isinstance(node, dict):
-            for key in keys:
-                if key in node:
-                    node[key] = resolve_path(node[key], folder, key)
+    """Makes the tree's relative paths absolute, in place; a flat recipe gets its default data there."""
+    if is_flat(tree):
+        _default_data(tree, folder)
+    places = [(tree.get(path.partition(".")[0]), path.partition(".")[2], path) for path in PATHS]
+    places += [(tree, name, keys_of(name)[0]) for name in FLAT_NAMES if keys_of(name)[0] in PATHS]
+    for node, key, path in places:
+        if isinstance(node, dict) and key in node:
+            node[key] = resolve_path(node[key], folder, path.rpartition(".")[2])
+
+
+def _default_data(tree: dict[str, Any], folder: Path) -> None:
+    data = {} if tree.get("data") is None else tree["data"]
+    if not isinstance(data, dict):
+        return  # told when the tree is validated
+    if "train" not in data and "train_file" not in tree:
+        data["train"] = "data/train.json"
+    stated = "validation" in data or "validation_file" in tree or "split" in data
+    if not stated and (folder / "data" / "validation.json").is_file():
+        data["validation"] = "data/validation.json"
+    tree["data"] = data
 
 
 def resolve_path(value: Any, folder: Path, key: str) -> Any:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from ..types import Problem
+from .flat import FLAT_NAMES, override_name
 from .schema import RunConfig
 
 FIRST_KEYS = {"model": "path", "data": "train", "data.columns": "text", "adapter": "method"}
@@ -21,30 +22,22 @@ OTHER_TOOLS = {
     "batch": "train.batch_size",
     "epochs": "train.num_epochs",
     "label_column": "data.columns.label",
-    "lora_alpha": "adapter.alpha",
-    "lora_dropout": "adapter.dropout",
-    "lora_r": "adapter.r",
     "lora_rank": "adapter.r",
     "lr": "train.learning_rate",
-    "lr_scheduler_type": "train.schedule",
-    "max_seq_length": "data.max_length",
     "model_name": "model.path",
-    "model_name_or_path": "model.path",
-    "num_train_epochs": "train.num_epochs",
-    "per_device_train_batch_size": "train.batch_size",
     "rank": "adapter.r",
-    "target_modules": "adapter.target_modules",
     "text_column": "data.columns.text",
-    "train_file": "data.train",
-    "validation_file": "data.validation",
-    "warmup_ratio": "train.warmup",
-    "warmup_steps": "train.warmup",
 }
-"""What other tools call our keys."""
+"""What other tools call our keys, besides the flat names that a recipe may use (flat.py)."""
 
 
-def to_problems(details: Sequence[ErrorDetails], recipe: str, overrides: Sequence[str] = ()) -> list[Problem]:
-    """One problem a key: the branches of a union report one error each, and are told as one."""
+def to_problems(
+    details: Sequence[ErrorDetails], recipe: str, overrides: Sequence[str], spelt: Mapping[str, str]
+) -> list[Problem]:
+    """One problem a key: the branches of a union report one error each, and are told as one.
+
+    `spelt` has the flat name for each key that the user gave by one; such a key is told as `lora_r (adapter.r)`.
+    """
     by_path: dict[str, list[ErrorDetails]] = defaultdict(list)
     for detail in details:
         by_path[".".join(location(detail)) or "recipe"].append(detail)
@@ -52,16 +45,27 @@ def to_problems(details: Sequence[ErrorDetails], recipe: str, overrides: Sequenc
     for path, errors in by_path.items():
         if any(other.startswith(f"{path}.") for other in by_path) and not is_section_rule(errors[0]):
             continue  # the branch of a union that fits better says which item is wrong
-        where = _place(path, recipe, overrides)
         if is_section_rule(errors[0]):
-            problems += [_section_problem(path, line) for line in _plain(errors[0]).split("\n")]
-        elif errors[0]["type"] == "extra_forbidden":
+            problems += [_section_problem(path, line, spelt) for line in _plain(errors[0]).split("\n")]
+            continue
+        where = _place(path, recipe, overrides, _flat_name(path, spelt))
+        if errors[0]["type"] == "extra_forbidden":
             problems.append(Problem(path, f"unknown key in {where}", _nearest(path.split("."))))
         elif errors[0]["type"] == "missing":
             problems.append(Problem(path, f"missing in {where}", _how_to_add(path)))
         else:
-            problems.append(_value_problem(path, errors, where))
+            problems.append(_value_problem(path, errors, where, spelt))
     return problems
+
+
+def _flat_name(path: str, spelt: Mapping[str, str]) -> str | None:
+    """The flat name that gave this key, or the list that this item stands in."""
+    return next((name for key, name in spelt.items() if f"{path}.".startswith(f"{key}.")), None)
+
+
+def _shown_key(path: str, spelt: Mapping[str, str]) -> str:
+    name = _flat_name(path, spelt)
+    return f"{name} ({path})" if name else path
 
 
 def location(detail: ErrorDetails) -> list[str]:
@@ -84,21 +88,21 @@ def all_keys(model: type[BaseModel] = RunConfig, prefix: str = "") -> Iterator[s
             yield f"{prefix}{name}"
 
 
-def _place(path: str, recipe: str, overrides: Sequence[str]) -> str:
+def _place(path: str, recipe: str, overrides: Sequence[str], flat_name: str | None) -> str:
     for override in reversed(overrides):
-        name = override.partition("=")[0].strip()
-        if name == path or name.startswith(f"{path}.") or path.startswith(f"{name}."):
+        name = override_name(override)
+        if name in (path, flat_name) or name.startswith(f"{path}.") or path.startswith(f"{name}."):
             return f"the override {override.strip()}"
     return recipe
 
 
-def _section_problem(section: str, line: str) -> Problem:
+def _section_problem(section: str, line: str, spelt: Mapping[str, str]) -> Problem:
     key, _, message = line.partition(": ")
     message, _, fix = message.partition("; ")
-    return Problem(f"{section}.{key}", message, fix or None)
+    return Problem(_shown_key(f"{section}.{key}", spelt), message, fix or None)
 
 
-def _value_problem(path: str, errors: Sequence[ErrorDetails], where: str) -> Problem:
+def _value_problem(path: str, errors: Sequence[ErrorDetails], where: str, spelt: Mapping[str, str]) -> Problem:
     value = errors[0]["input"]
     kinds = {error["type"] for error in errors}
     if kinds & {"model_type", "dict_type"}:
@@ -112,7 +116,7 @@ def _value_problem(path: str, errors: Sequence[ErrorDetails], where: str) -> Pro
     elif kinds == {"string_type"} and value is not None and not isinstance(value, list | Mapping):
         example = '"yes"' if isinstance(value, bool) else f'"{value}"'
         fix = f"YAML reads this as no text: write it in quotes, {example}"
-    return Problem(path, f"{message}, but it is {_shown(value)} in {where}", fix)
+    return Problem(_shown_key(path, spelt), f"{message}, but it is {_shown(value)} in {where}", fix)
 
 
 def _no_section(path: str, value: Any, where: str) -> Problem:
@@ -155,18 +159,27 @@ def _is_union_branch(part: str) -> bool:
     return bool(re.match(r"(constrained-|literal\[|function-|list\[|int$|float$|str$)", part))
 
 
+def known_names(parents: Sequence[str] = ()) -> dict[str, str]:
+    """What somebody may write for a key, and what to write in its place. At the top, flat names are right."""
+    leaves = {path.rpartition(".")[2]: path for path in all_keys()}
+    flat = {name: flat.keys[0] if parents else name for name, flat in FLAT_NAMES.items()}
+    return leaves | OTHER_TOOLS | flat
+
+
 def _nearest(location: Sequence[str]) -> str:
     """What the user may have meant: this name in another section, the nearest key here, or the nearest of all."""
     *parents, wrong = location
-    leaves = {path.rpartition(".")[2]: path for path in all_keys()} | OTHER_TOOLS
+    names = known_names(parents)
     known = list(_keys_below(RunConfig, parents))
+    if not parents:
+        names |= {section: section for section in known}
     here = difflib.get_close_matches(wrong, known, n=1, cutoff=0.6)
-    if wrong not in leaves and here:
+    if parents and wrong not in names and here:
         return f"did you mean {'.'.join([*parents, here[0]])}?"
-    elsewhere = difflib.get_close_matches(wrong, leaves, n=1, cutoff=0.6)
+    elsewhere = difflib.get_close_matches(wrong, names, n=1, cutoff=0.6)
     if elsewhere:
-        return f"did you mean {leaves[elsewhere[0]]}?"
-    return f"known here: {', '.join(known)}"
+        return f"did you mean {names[elsewhere[0]]}?"
+    return f"known here: {', '.join(known)}{'' if parents else ', and the flat names of docs/config.md'}"
 
 
 def _keys_below(model: type[BaseModel], parents: Sequence[str]) -> Iterator[str]:

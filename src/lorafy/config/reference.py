@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from .flat import FLAT_NAMES
 from .schema import RunConfig
 
 HEAD = """\
@@ -21,9 +22,13 @@ model: {path: minilm}
 data: {train: messages.csv}
 ```
 
+The same keys serve classifiers (rows of text and label) and language models (questions and answers, chats, plain text);
+`task` and `data.format` say which, and are found by the columns and the model. `generation` is for language models.
+
 - **Look at it.** `lorafy config RECIPE` prints every key with its value. What the recipe states is green.
 - **Change a key for one run.** Write `section.key=value` after the recipe: `lorafy train spam.yaml adapter.r=8`. The
   value is YAML: `train.max_grad_norm=null`, `"adapter.target_modules=[query, value]"` (in quotes, for the shell).
+  The flat names at the end of this page work too, and so does the spelling `--lora_r 8` or `--adapter.r 8`.
 - **Paths.** A path in a recipe is relative to the recipe's folder. A path on the command line is relative to the
   current folder. Without `run.output_dir`, runs go to `runs/` in the current folder.
 - **Names of runs.** `spam.yaml` makes `runs/spam-1`, then `runs/spam-2`: one more than the highest number there.
@@ -36,6 +41,30 @@ data: {train: messages.csv}
 |---|---|---|---|
 """
 
+FLAT_HEAD = """
+## Flat names
+
+A recipe may use the field's well-known names at its top, and they work as overrides: `lora_r=8`, `--lora_r 8`,
+`--lora-r=8`. This is a complete recipe too:
+
+```yaml
+model_name_or_path: ./Qwen3-1.7B
+output_dir: ./output
+learning_rate: 5e-4
+lora_r: 8
+target_modules: [q_proj, v_proj]
+```
+
+- A recipe with at least one flat name is a flat one. Its data are `data/train.json` and, if it exists,
+  `data/validation.json` beside the recipe, where it names none.
+- Flat names and sections may stand in one recipe. One setting under two names is a mistake, in the recipe as among the
+  overrides. An override wins over the recipe in either spelling.
+- A run's `config.yaml` has no flat names.
+
+| flat name | key | meaning |
+|---|---|---|
+"""
+
 WORDS = {"string": "text", "boolean": "true or false", "integer": "whole number", "number": "number", "null": "null"}
 LIMITS = {"minimum": "at least", "exclusiveMinimum": "above", "exclusiveMaximum": "below"}
 LIMITS |= {"ge": "at least", "gt": "above"}  # pydantic's names for them in an optional key
@@ -44,7 +73,14 @@ LIMITS |= {"ge": "at least", "gt": "above"}  # pydantic's names for them in an o
 def reference() -> str:
     """The whole page."""
     schema = RunConfig.model_json_schema()
-    return HEAD + "".join(f"| {' | '.join(row)} |\n" for row in _rows(schema, schema["$defs"], ""))
+    flat = (
+        (name, ", ".join(f"`{key}`" for key in flat.keys), flat.note or "the same") for name, flat in FLAT_NAMES.items()
+    )
+    return HEAD + _table(_rows(schema, schema["$defs"], "")) + FLAT_HEAD + _table(flat)
+
+
+def _table(rows: Iterable[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def _rows(section: dict[str, Any], sections: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, str, str]]:

@@ -203,6 +203,11 @@ class TrainSection(Section):
 
 
 class GenerationSection(Section):
+    model: str | None = Field(
+        None,
+        description="what chat, generate and evaluate load when they are given this recipe: an adapter's folder; "
+        "default: the recipe's run",
+    )
     max_new_tokens: Integer = Field(512, ge=1, description="longest answer in tokens")
     temperature: Number = Field(0.7, ge=0, description="0: always the likeliest token; higher: more varied")
     top_p: Number = Field(0.95, gt=0, le=1, description="sample among the likeliest tokens of this total probability")
