@@ -187,3 +187,141 @@ def compare_rows() -> list[dict[str, Any]]:
         }
         for method, accuracy, spread, trainable, memory, seconds, disk in figures
     ]
+
+
+def made_up_language_run(path: Path, passed: bool = True) -> RunDirectory:
+    """The same of a causal language model."""
+    run = RunDirectory(path)
+    random = np.random.default_rng(0)
+    write_text(run.config, 'model: {path: qwen}\ntask: causal_lm\ndata: {train: "stories.jsonl"}\n')
+    write_json(run.environment, {"python": "3.11.2", "torch": "2.11.0", "packages": {"peft": "0.18.0"}})
+    write_lines(run.metrics, language_lines(random))
+    write_lines(run.hardware, hardware_lines(random, with_gpu=True))
+    best = {"task": "causal_lm", "best_step": 60, "best_metric": "loss", "best_value": 1.93}
+    write_json(run.summary, summary() | best)
+    write_json(run.eval_results, language_results(passed))
+    write_json(run.preflight, language_preflight())
+    return run
+
+
+def language_lines(random: np.random.Generator, num_steps: int = 90) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = []
+    for step in range(1, num_steps + 1):
+        loss = 1.3 * np.exp(-step / 18) + 1.85 - 0.002 * step + 0.12 * random.random()
+        facts = {"step": step, "loss": loss, "accuracy": 0.93 - 0.17 * loss, "tokens_per_second": 2400.0}
+        rate = 2e-4 * min(step / 9, (90 - step) / 81)
+        lines.append({"split": "train", **facts, "learning_rate": rate})
+        if step % 10 == 0:
+            loss = 1.25 * np.exp(-step / 18) + 1.88 + 0.002 * max(step - 60, 0)
+            quality = {"loss": loss, "perplexity": np.exp(loss), "accuracy": 0.91 - 0.155 * loss + 0.0004 * step}
+            lines.append({"split": "validation", "step": step, **quality})
+    return lines
+
+
+LANGUAGE_SAMPLES: list[dict[str, Any]] = [
+    {
+        "prompt": "Question: What does <b>LoRA</b> & co. train?\nAnswer:",
+        "references": ["Two small matrices beside each frozen weight."],
+        "base": "\nQuestion: What does it train?\nQuestion: What does it train?\nQuestion: What does it train?",
+        "tuned": "Two small matrices:\n- A, which leads to the rank\n- B, which leads up <script>alert(1)</script>",
+        "row": 3,
+        "ended": True,
+    },
+    {
+        "prompt": "把下面这句话改写成书面语：\n这事儿咱们回头再说吧，现在忙得要命。",
+        "references": ["此事容后再议，目前事务繁忙。", "该事项我们稍后讨论，眼下工作十分繁忙。"],
+        "base": "这事儿咱们回头再说吧，现在忙得要命。这事儿咱们回头再说吧，现在忙得要命。",
+        "tuned": "此事我们稍后再议，目前工作极为繁忙。",
+        "row": 8,
+        "ended": True,
+    },
+    {
+        "prompt": "Tell a story of a fox.",
+        "references": ["Once upon a time a fox lived beside the river."],
+        "base": "",
+        "tuned": "Once upon a time there was a fox who " + "ran and ran and " * 60,
+        "row": 11,
+        "ended": False,
+    },
+]
+
+
+def language_metrics(loss: float, accuracy: float, match: float, bleu: float) -> dict[str, Any]:
+    bounds = [loss - 0.06, loss + 0.06]
+    generation = {
+        "num_prompts": 50,
+        "exact_match": match,
+        "exact_match_interval": [match / 2, match + 0.1],
+        "bleu": bleu,
+        "chrf": 2 * bleu + 2,
+        "rouge_l": bleu / 50,
+        "ended": 0.98 if match else 0.12,
+        "looped": 0.0 if match else 0.64,
+        "mean_new_tokens": 34.1,
+        "tokens_per_second": 88.0,
+    }
+    return {
+        "loss": loss,
+        "loss_interval": bounds,
+        "perplexity": float(np.exp(loss)),
+        "perplexity_interval": [float(bound) for bound in np.exp(bounds)],
+        "token_accuracy": accuracy,
+        "num_target_tokens": 5120,
+        "generation": generation,
+    }
+
+
+def language_results(passed: bool = True) -> dict[str, Any]:
+    return {
+        "task": "causal_lm",
+        "split": "test",
+        "num_examples": 200,
+        "num_skipped": 2,
+        "metrics": language_metrics(1.91, 0.613, 0.1, 21.3),
+        "base": language_metrics(3.18, 0.412, 0.0, 3.7),
+        "samples": LANGUAGE_SAMPLES,
+        "verification": {"passed": passed, "checks": checks(passed)},
+        "seconds": 12.3,
+        "dtype": "bfloat16",
+    }
+
+
+def language_preflight() -> dict[str, Any]:
+    tokens = {"total": 21_400, "mean": 64.1, "median": 60, "longest": 1024, "truncated": 3}
+    return {
+        "splits": {"train": {"rows": 336, "labels": {}}, "test": {"rows": 202, "labels": {}}},
+        "labels": [],
+        "format": "completion",
+        "tokens": {
+            "train": {**tokens, "targets": 9_876, "skipped": 0},
+            "test": {**tokens, "targets": 5120, "skipped": 2},
+        },
+        "max_length": 1024,
+        "findings": [],
+    }
+
+
+def language_compare_rows() -> list[dict[str, Any]]:
+    base = {"trainable_parameters": 0, "peak_memory_bytes": None, "seconds": None, "bytes_on_disk": None}
+    costs = {
+        "base": {**base, "learning_rate": None},
+        "lora": {"trainable_parameters": 600_000, "peak_memory_bytes": 860e6, "seconds": 21.4, "bytes_on_disk": 2.4e6},
+        "full": {"trainable_parameters": 494e6, "peak_memory_bytes": 6.1e9, "seconds": 77.0, "bytes_on_disk": 988e6},
+    }
+    qualities = {"base": (3.18, 0.412, 0.0, 3.7), "lora": (1.91, 0.613, 0.1, 21.3), "full": (1.95, 0.604, 0.08, 22.9)}
+    rows = []
+    for method, cost in costs.items():
+        metrics = language_metrics(*qualities[method])
+        answers = [
+            {
+                "prompt": sample["prompt"],
+                "reference": sample["references"][0],
+                "answer": sample["base" if method == "base" else "tuned"],
+            }
+            for sample in LANGUAGE_SAMPLES
+        ]
+        facts = {"method": method, "task": "causal_lm", "split": "test", "num_examples": 200, "samples": answers}
+        scores = {key: metrics["generation"][key] for key in ("exact_match", "bleu", "chrf", "rouge_l")}
+        total = {"total_parameters": 494_000_000, "learning_rate": 2e-4 if method == "lora" else 2e-5}
+        rows.append({**facts, **metrics, **scores, **total, **cost})
+    return rows

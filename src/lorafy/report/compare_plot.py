@@ -8,13 +8,39 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from . import numbers
 from .fonts import readable_names
+from .language import TASK
 from .style import BLUE, INK, MUTED, headline, new_figure, plot_style, save
 
 COST = "#8FA3B5"
+
+
+LOGARITHMIC_FROM = 10
+"""Perplexities that lie this many times apart are drawn on a log axis: the better ones would touch otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What the methods are ranked by; `title` is the axis's, `best` begins the plot's headline."""
+
+    key: str
+    title: str
+    best: str
+    write: Callable[[float | None], str]
+    sign: int
+    """Times the figure: higher is better."""
+
+    def interval(self, row: dict[str, Any]) -> list[float] | None:
+        return row.get(f"{self.key}_interval")
+
+
+ACCURACY = Quality("accuracy", "accuracy, with its 95 % interval (%)", "Most accurate", numbers.percent, 1)
+PERPLEXITY = Quality(
+    "perplexity", "perplexity, with its 95 % interval\n(lower is better)", "Lowest perplexity", numbers.perplexity, -1
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +60,9 @@ COSTS = (
 
 
 def draw_compare(rows: list[dict[str, Any]], path: Path) -> tuple[Path | None, str | None]:
-    """`rows` is compare_results.json's. Returns the path (None: no row has an accuracy) and a note."""
-    rows = by_quality([row for row in rows if row.get("accuracy") is not None])
+    """`rows` is compare_results.json's. Returns the path (None: no row has a figure to rank by) and a note."""
+    quality = quality_of(rows)
+    rows = by_quality([row for row in rows if row.get(quality.key) is not None])
     if not rows:
         return None, None
     names = readable_names([numbers.method(row["method"]) for row in rows])
@@ -44,7 +71,7 @@ def draw_compare(rows: list[dict[str, Any]], path: Path) -> tuple[Path | None, s
         figure = new_figure(11.5, 1.6 + 0.46 * len(rows))
         widths = [2.3] + [1] * len(costs)
         panels = figure.subplots(1, len(widths), sharey=True, squeeze=False, width_ratios=widths)[0]
-        draw_quality(panels[0], rows)
+        draw_quality(panels[0], quality, rows)
         for axes, cost in zip(panels[1:], costs, strict=True):
             draw_cost(axes, cost, [row.get(cost.key) for row in rows])
         panels[0].set_yticks(range(len(rows)), names.shown, fontsize=10.5, color=INK)
@@ -53,29 +80,53 @@ def draw_compare(rows: list[dict[str, Any]], path: Path) -> tuple[Path | None, s
         return save(figure, path), names.note
 
 
+def quality_of(rows: list[dict[str, Any]]) -> Quality:
+    return PERPLEXITY if any(row.get("task") == TASK for row in rows) else ACCURACY
+
+
 def by_quality(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The best first; rows without an accuracy last."""
-    accuracies = [row.get("accuracy") for row in rows]
-    order = sorted(range(len(rows)), key=lambda place: (accuracies[place] is None, -(accuracies[place] or 0.0)))
+    """The best first; rows without a figure last."""
+    quality = quality_of(rows)
+    values = [row.get(quality.key) for row in rows]
+    order = sorted(range(len(rows)), key=lambda place: (values[place] is None, -quality.sign * (values[place] or 0.0)))
     return [rows[place] for place in order]
 
 
-def draw_quality(axes: Axes, rows: list[dict[str, Any]]) -> None:
+def draw_quality(axes: Axes, quality: Quality, rows: list[dict[str, Any]]) -> None:
     for place, row in enumerate(rows):
-        accuracy = row["accuracy"]
-        low, high = row.get("accuracy_interval") or (accuracy, accuracy)
+        value = row[quality.key]
+        low, high = quality.interval(row) or (value, value)
         axes.plot([low, high], [place, place], color=BLUE, linewidth=4, alpha=0.28)
-        axes.plot([accuracy], [place], "o", color=BLUE, markersize=8, markeredgecolor="white")
+        axes.plot([value], [place], "o", color=BLUE, markersize=8, markeredgecolor="white")
         style: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 9}
-        axes.annotate(numbers.percent(accuracy), (accuracy, place), (0, 7), **style)
-    axes.set_title("accuracy, with its 95 % interval (%)", loc="left", fontsize=9.5, color=MUTED)
+        axes.annotate(quality.write(value), (value, place), (0, 7), **style)
+    axes.set_title(quality.title, loc="left", fontsize=9.5, color=MUTED)
+    if quality is PERPLEXITY:
+        scale_perplexity(axes, [row[quality.key] for row in rows])
+    else:
+        scale_accuracy(axes)
+    axes.grid(False, axis="y")
+    axes.tick_params(length=0, which="both")
+    axes.spines["left"].set_visible(False)
+
+
+def scale_accuracy(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes.grid(False, axis="y")
-    axes.tick_params(length=0)
     axes.margins(x=0.08)
     axes.set_xlim(right=min(axes.get_xlim()[1], 1.03))
-    axes.spines["left"].set_visible(False)
+
+
+def scale_perplexity(axes: Axes, values: list[float]) -> None:
+    if max(values) > LOGARITHMIC_FROM * min(values):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(numticks=8))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_title(axes.get_title(loc="left").replace(")", "; log scale)"), loc="left", fontsize=9.5, color=MUTED)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axes.margins(x=0.08)
 
 
 def draw_cost(axes: Axes, cost: Cost, values: list[float | None]) -> None:
@@ -99,12 +150,17 @@ def draw_cost(axes: Axes, cost: Cost, values: list[float | None]) -> None:
 
 
 def compare_title(rows: list[dict[str, Any]], shown: list[str]) -> str:
-    title = f"Most accurate: {shown[0]}, {numbers.percent(rows[0]['accuracy'])}"
-    intervals = [row["accuracy_interval"] for row in rows if row.get("accuracy_interval")]
+    quality = quality_of(rows)
+    title = f"{quality.best}: {shown[0]}, {quality.write(rows[0][quality.key])}"
+    intervals = [bounds for row in rows if (bounds := quality.interval(row))]
     if len(intervals) < max(len(rows), 2):
         return title
-    low = intervals[0][0]
-    near = [name for name, (_, high) in zip(shown[1:], intervals[1:], strict=True) if high >= low]
+    best_low, best_high = intervals[0]
+    near = [
+        name
+        for name, (low, high) in zip(shown[1:], intervals[1:], strict=True)
+        if low <= best_high and high >= best_low
+    ]
     if not near:
         return f"{title}; no other method's interval reaches its own"
     return f"{title}; its interval overlaps with that of {' and of '.join(near)}"

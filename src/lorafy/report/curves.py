@@ -33,16 +33,18 @@ def draw_loss(lines: list[dict[str, Any]], best_step: int | None, path: Path) ->
         return save(figure, path)
 
 
-def draw_accuracy(lines: list[dict[str, Any]], best_step: int | None, path: Path) -> Path | None:
+def draw_accuracy(
+    lines: list[dict[str, Any]], best_step: int | None, path: Path, name: str = "accuracy"
+) -> Path | None:
     train, validation = metric(lines, "train", "accuracy"), metric(lines, "validation", "accuracy")
     if not len(train) and not len(validation):
         return None
     with plot_style():
-        figure, axes = curve_figure("accuracy (%)")
+        figure, axes = curve_figure(f"{name} (%)")
         curve(axes, train, validation, best_step)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
         axes.set_ylim(top=min(axes.get_ylim()[1], 1.02))
-        headline(figure, accuracy_title(train, validation, best_step))
+        headline(figure, accuracy_title(train, validation, best_step, name))
         return save(figure, path)
 
 
@@ -108,11 +110,11 @@ def loss_title(train: Series, validation: Series) -> str:
     return f"Train loss went from {train.y[0]:.3g} to {train.y[-1]:.3g}"
 
 
-def accuracy_title(train: Series, validation: Series, best_step: int | None) -> str:
+def accuracy_title(train: Series, validation: Series, best_step: int | None, name: str = "accuracy") -> str:
     """Among equal accuracies the step that was kept is named (the loss decided), else the first."""
     if len(validation):
         highest = validation.x[validation.y == validation.y.max()]
         step = best_step if best_step in highest else highest[0]
         figure = numbers.percent(float(validation.y.max()))
-        return f"Validation accuracy is highest at step {step:.0f}: {figure}"
-    return f"Train accuracy at the last logged step: {numbers.percent(float(train.y[-1]))}"
+        return f"Validation {name} is highest at step {step:.0f}: {figure}"
+    return f"Train {name} at the last logged step: {numbers.percent(float(train.y[-1]))}"

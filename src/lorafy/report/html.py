@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ..run_directory import RunDirectory, read_json, read_jsonl, write_text
-from . import numbers
+from . import language, numbers
 from .compare_plot import by_quality
 from .plots import Drawn, draw_plots, read_if_there
 from .verdict import verdict
@@ -39,9 +39,10 @@ def write_report(run: RunDirectory, drawn: Drawn | None = None) -> Path:
 
 def page(run: RunDirectory, drawn: Drawn) -> str:
     summary, results = read_if_there(run.summary), read_if_there(run.eval_results)
-    metrics = results.get("metrics", {})
     preflight = read_if_there(run.preflight)
-    rows = read_if_there(run.compare_results).get("rows", [])
+    rows = by_quality(read_if_there(run.compare_results).get("rows", []))
+    lines = read_jsonl(run.metrics)
+    is_language_model = language.is_language_model(summary, results, *rows, lines=lines)
     environment = Environment(
         loader=PackageLoader("lorafy.report", "."),
         autoescape=True,
@@ -53,17 +54,20 @@ def page(run: RunDirectory, drawn: Drawn) -> str:
         name=run.path.resolve().name,
         run_argument=quoted(run.path),
         config_argument=quoted(run.config),
-        verdict=verdict(summary, results, rows, read_jsonl(run.metrics)),
-        cards=cards(summary, metrics),
+        verdict=verdict(summary, results, rows, lines),
+        cards=(language.quality_cards(results) if is_language_model else quality_cards(results)) + cards(summary),
         checks=results.get("verification", {}).get("checks", []),
         per_class=class_rows(results),
-        plots=plots(drawn, len(results.get("labels", []))),
+        plots=plots(drawn, len(results.get("labels", [])), CAPTIONS | (language.CAPTIONS if is_language_model else {})),
         notes=drawn.notes,
         mistakes=worst_mistakes(results),
         num_mistakes=len(results.get("mistakes", [])),
         preflight=preflight,
         token_rows=list(preflight.get("tokens", {}).items()),
-        compare_rows=by_quality(rows),
+        more_tokens=language.more_tokens(preflight.get("tokens", {})) if is_language_model else [],
+        compare_rows=rows,
+        language=language if is_language_model else None,
+        results=results,
         trained=bool(summary),
         evaluated=bool(results),
         config=run.config.read_text(encoding="utf-8") if run.config.is_file() else None,
@@ -71,15 +75,21 @@ def page(run: RunDirectory, drawn: Drawn) -> str:
     )
 
 
-def cards(summary: dict[str, Any], metrics: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """The key figures: what it is, the figure, and a small line below it."""
-    found = []
+def quality_cards(results: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """What it is, the figure, and a small line below it."""
+    metrics, found = results.get("metrics", {}), []
     if metrics.get("accuracy") is not None:
         found.append(("accuracy", numbers.percent(metrics["accuracy"]), spread(metrics.get("accuracy_interval"))))
     elif metrics.get("loss") is not None:
         found.append(("loss", numbers.figure(metrics["loss"]), "mean per target"))
     if metrics.get("f1_macro") is not None:
         found.append(("macro F1", numbers.percent(metrics["f1_macro"]), spread(metrics.get("f1_macro_interval"))))
+    return found
+
+
+def cards(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """What the training cost, in the same form."""
+    found = []
     trainable, total = summary.get("trainable_parameters"), summary.get("total_parameters")
     if trainable is not None:
         share = f"{numbers.percent(trainable / total, 2)} of {numbers.short_count(total)}" if total else ""
@@ -115,14 +125,14 @@ def class_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"index": index, "name": name, **per_class[name]} for index, name in enumerate(names)]
 
 
-def plots(drawn: Drawn, num_labels: int) -> list[dict[str, Any]]:
+def plots(drawn: Drawn, num_labels: int, captions: dict[str, str]) -> list[dict[str, Any]]:
     wide = {"compare"} if num_labels <= MAX_NARROW_LABELS else {"compare", "confusion_matrix"}
     return [
         {
             "name": path.stem,
             "wide": path.stem in wide,
             "title": path.stem.replace("_", " "),
-            "caption": CAPTIONS[path.stem],
+            "caption": captions[path.stem],
             "data": base64.b64encode(path.read_bytes()).decode("ascii"),
         }
         for path in drawn.paths

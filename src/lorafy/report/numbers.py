@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 ABSENT = "–"
-METHOD_NAMES = {"none": "head only", "lora": "LoRA", "full": "full fine-tuning"}
+METHOD_NAMES = {"base": "base, untrained", "none": "head only", "lora": "LoRA", "full": "full fine-tuning"}
 
 
 def method(name: str) -> str:
@@ -30,6 +30,20 @@ def interval(bounds: list[float] | None) -> str:
     if bounds is None:
         return ABSENT
     return f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f} %"
+
+
+def perplexity(value: float | None) -> str:
+    """6.7512 -> `6.75`, 24.08 -> `24.1`, 51234.5 -> `51,234`."""
+    if value is None:
+        return ABSENT
+    if round(value, 1) >= 100:
+        return count(value)
+    return f"{value:.1f}" if round(value, 2) >= 10 else f"{value:.2f}"
+
+
+def score(value: float | None) -> str:
+    """21.34 -> `21.3`: BLEU and what else goes to 100."""
+    return ABSENT if value is None else f"{value:,.1f}"
 
 
 def size(num_bytes: float | None) -> str:

@@ -11,6 +11,8 @@ from .compare_plot import draw_compare
 from .confusion import draw_confusion
 from .curves import draw_accuracy, draw_learning_rate, draw_loss
 from .hardware_plot import draw_hardware
+from .language import is_language_model
+from .series import metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +27,17 @@ def draw_plots(run: RunDirectory) -> Drawn:
     """Writes run.plots/*.png. A plot whose data are not there is left out."""
     lines = read_jsonl(run.metrics)
     summary = read_if_there(run.summary)
-    best_step = summary.get("best_step")
+    results = read_if_there(run.eval_results)
+    best_step, accuracy = summary.get("best_step"), "accuracy"
+    if is_language_model(summary, results, lines=lines):
+        best_step, accuracy = best_step or lowest_loss(lines), "token accuracy"
     paths: list[Path | None] = [
         draw_loss(lines, best_step, run.plots / "loss.png"),
-        draw_accuracy(lines, best_step, run.plots / "accuracy.png"),
+        draw_accuracy(lines, best_step, run.plots / "accuracy.png", accuracy),
         draw_learning_rate(lines, run.plots / "learning_rate.png"),
         draw_hardware(read_jsonl(run.hardware), summary, run.plots / "hardware.png"),
     ]
     notes: list[str | None] = []
-    results = read_if_there(run.eval_results)
     if results.get("labels") and results["metrics"].get("confusion_matrix"):
         matrix, note = draw_confusion(results, run.plots / "confusion_matrix.png")
         paths.append(matrix)
@@ -45,6 +49,12 @@ def draw_plots(run: RunDirectory) -> Drawn:
         notes.append(note)
     said = [note for note in notes if note is not None]
     return Drawn([path for path in paths if path is not None], list(dict.fromkeys(said)))
+
+
+def lowest_loss(lines: list[dict[str, Any]]) -> int | None:
+    """The step to be kept as it stands, while the summary that names it is not written yet."""
+    validation = metric(lines, "validation", "loss")
+    return int(validation.x[validation.y.argmin()]) if len(validation) else None
 
 
 def read_if_there(path: Path) -> dict[str, Any]:
