@@ -121,7 +121,7 @@ def load_data() -> Callable[..., Any]:
 
     def load(train: Path | str, *, seed: int = 42, **data: Any) -> Any:
         tree = {"run": {"seed": seed}, "model": {"path": "minilm"}, "data": {"train": train, **data}}
-        return load_corpus(parse_config(_plain(tree), "the test"))
+        return load_corpus(parse_config(_plain(tree), "the test"), generative=False)
 
     return load
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from .assemble import BuiltModel, Prepared
 from .environment import processor_name
 from .models.precision import Precision
 from .report.numbers import duration, size
 from .run_directory import RunDirectory
-from .types import Finding
+from .types import IGNORE_INDEX, Features, Finding
 
 SHOWN_LABELS = 6
 STYLES = {"note": "dim", "warning": "yellow"}
@@ -29,15 +31,39 @@ def announce_run(
 
 
 def announce_data(console: Console, prepared: Prepared) -> None:
-    table = Table("data", "rows", "labels", "tokens: median", "longest", box=None, header_style="bold")
+    is_language = prepared.task.name == "causal_lm"
+    what = "answer tokens" if is_language else "labels"
+    table = Table("data", "rows", what, "tokens: median", "longest", box=None, header_style="bold")
     report = prepared.report()
     for name, split in report["splits"].items():
         labels = ", ".join(f"{label} {count:,}" for label, count in list(split["labels"].items())[:SHOWN_LABELS])
         more = ", ..." if len(split["labels"]) > SHOWN_LABELS else ""
         tokens = report["tokens"][name]
-        table.add_row(name, f"{split['rows']:,}", labels + more, str(tokens["median"]), str(tokens["longest"]))
+        shown = f"{tokens['targets']:,} of {tokens['total']:,}" if is_language else labels + more
+        table.add_row(name, f"{split['rows']:,}", shown, str(tokens["median"]), str(tokens["longest"]))
     console.print(table)
     announce_findings(console, prepared.findings)
+
+
+def announce_row(console: Console, prepared: Prepared) -> None:
+    """The first training row of a language model, what is trained in colour: nobody has to guess the mask."""
+    if prepared.task.name != "causal_lm":
+        return
+    feature = prepared.features["train"][0]
+    console.print(f"[bold]Row {feature.row} as it is trained[/] (green: learned; grey: given)", highlight=False)
+    console.print(trained_text(prepared.task.tokenizer, feature), soft_wrap=True)
+
+
+def trained_text(tokenizer: Any, feature: Features) -> Text:
+    """The sequence's text, its targets green. Whole stretches are decoded: a Chinese character may be two tokens."""
+    text = Text()
+    stretches = itertools.groupby(
+        zip(feature.input_ids, feature.labels, strict=True), key=lambda pair: pair[1] != IGNORE_INDEX
+    )
+    for is_target, pairs in stretches:
+        style = "bold green" if is_target else "bright_black"
+        text.append(tokenizer.decode([token for token, _ in pairs]), style)
+    return text
 
 
 def announce_findings(console: Console, findings: Sequence[Finding]) -> None:
@@ -76,9 +102,9 @@ def announce_trained(console: Console, summary: Mapping[str, Any]) -> None:
     """How long it took, what is kept, and how small it is."""
     best = "the last step's weights are kept (nothing was validated)"
     if summary["best_step"] is not None:
-        best = (
-            f"the best weights are kept: step {summary['best_step']}, validation accuracy {summary['best_value']:.2%}"
-        )
+        metric, value = summary["best_metric"], summary["best_value"]
+        shown = f"{value:.2%}" if metric == "accuracy" else f"{value:.4g}"
+        best = f"the best weights are kept: step {summary['best_step']}, validation {metric} {shown}"
     early = ", stopped early" if summary["stopped_early"] else ""
     console.print(
         f"Trained {summary['num_steps']:,} steps in {duration(summary['seconds'])}{early}; {best}.", highlight=False

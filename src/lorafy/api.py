@@ -16,14 +16,13 @@ from rich.console import Console
 
 from . import assemble
 from .adapters import files
-from .assemble import Prepared, Trained, differing_base_logits, find_trained, load_trained
+from .assemble import Prepared, Trained, find_trained, load_trained
 from .config import RunConfig, load_config, parse_config
-from .config.load import apply_override, resolve_paths
-from .config.schema import DEFAULT_SPLIT
-from .data.corpus import load_corpus
+from .config.flat import keys_of, override_name
+from .config.load import apply_overrides, normalise_overrides, resolve_paths
+from .config.schema import DEFAULT_SPLIT, GenerationSection
 from .data.saved import save_encoded
 from .evaluation import verify as verification
-from .evaluation.evaluate import evaluate as score
 from .inference.classify import Prediction, classify
 from .models.precision import Precision
 from .report.html import write_report
@@ -37,16 +36,19 @@ from .run_directory import (
     write_atomically,
     write_json,
 )
+from .scoring import score
+from .scoring import verify as verify_trained
+from .talking import LanguageModel
+from .tasks.classification import Classification
 from .training.checkpoint import disk_faults
 from .training_run import (
     config_differences,
     evaluate_in_fresh_process,
     join_processes,
-    probe_circumstances,
     run_training,
     with_run,
 )
-from .types import ConfigError, DataError, ModelError, Problem, RunError
+from .types import ConfigError, ModelError, Problem, RunError
 
 Recipe = RunConfig | Mapping[str, Any] | Path | str
 
@@ -86,22 +88,27 @@ class Classifier:
 
     @property
     def labels(self) -> list[str]:
-        return list(self._trained.task.label_names)
+        return list(self._task.label_names)
 
     def classify(self, texts: Sequence[str | tuple[str, str]]) -> list[Prediction]:
         """One prediction a text; a pair of texts is a tuple."""
-        return classify(self._trained.model, self._trained.task, texts, self._trained.precision)
+        return classify(self._trained.model, self._task, texts, self._trained.precision)
+
+    @property
+    def _task(self) -> Classification:
+        assert isinstance(self._trained.task, Classification), "only a classifier classifies"
+        return self._trained.task
 
 
 def load_recipe(recipe: Recipe, overrides: Sequence[str] = ()) -> tuple[RunConfig, str]:
     """The config, and the stem that numbers its runs. A mapping's paths are relative to the current folder."""
+    overrides = normalise_overrides(overrides)
     if isinstance(recipe, RunConfig):
         return recipe, "run"
     if isinstance(recipe, Mapping):
         tree = json.loads(json.dumps(recipe, default=str))  # a copy; paths become text
         resolve_paths(tree, Path.cwd())
-        problems = [problem for problem in (apply_override(tree, override) for override in overrides) if problem]
-        return parse_config(tree, "the recipe", problems), "run"
+        return parse_config(tree, "the recipe", apply_overrides(tree, overrides), overrides), "run"
     path = Path(recipe)
     if path.is_dir():
         run = RunDirectory(path)
@@ -112,7 +119,7 @@ def load_recipe(recipe: Recipe, overrides: Sequence[str] = ()) -> tuple[RunConfi
     if path.name == "config.yaml" and RunDirectory(path.parent).is_run:
         # The recipe of a run: its repetition gets the next number, and stands beside it.
         stem = path.resolve().parent.name.rpartition("-")[0] or path.resolve().parent.name
-        if not any(override.startswith("run.name=") for override in overrides):
+        if not _sets("run.name", overrides):
             config = config.model_copy(update={"run": config.run.model_copy(update={"name": None})})
         return config, stem
     return config, path.stem
@@ -169,29 +176,12 @@ def evaluate(model: Path | str, overrides: Sequence[str] = (), *, console: Conso
 
     The split is test, else validation. `data.*` overrides score other data (a run's own data by default).
     """
-    path = Path(model)
+    path = trained_path(model)
     config = _data_config(path, overrides)
-    trained = load_trained(model)
-    checks = _verify(trained)
-    trained.merge()
-    trained.place()
-    corpus = load_corpus(config)
-    split = corpus.scored_split
     run = RunDirectory(path)
-    if run.is_run and not overrides:
-        _require_same_data(run, split, corpus.fingerprint(split))
-    unknown = sorted({str(e.label) for e in corpus.splits[split]} - set(trained.task.label_names))
-    if unknown:
-        message = f"labels that this model does not know: {', '.join(unknown[:5])}"
-        raise DataError(Problem(f"data.{split}", message, f"it knows {', '.join(trained.task.label_names)}"))
-    results = {
-        "task": trained.task.name,
-        "split": split,
-        **score(trained.model, trained.task, corpus.splits[split], trained.precision),
-        "verification": checks,
-        "dtype": trained.precision.name,
-    }
-    if run.is_run and not overrides:
+    own_data = run if run.is_run and not overrides else None
+    results = score(load_trained(path), config, own_data)
+    if own_data is not None:
         with disk_faults(run):
             write_json(run.eval_results, results)
             report(run, console or Console(stderr=True))
@@ -200,20 +190,88 @@ def evaluate(model: Path | str, overrides: Sequence[str] = (), *, console: Conso
 
 def verify(model: Path | str) -> dict[str, Any]:
     """Loads MODEL from disk and holds it against what training recorded: {"passed", "checks"}."""
-    checks = _verify(load_trained(model))
+    checks = verify_trained(load_trained(trained_path(model)))
     if checks is None:
         fix = "only what lorafy trained carries the logits to compare with"
         raise ModelError(Problem(str(model), "nothing to verify here", fix))
     return checks
 
 
-def load(model: Path | str) -> Classifier:
-    """MODEL (a run, an adapter folder, a classifier) ready to classify texts."""
-    trained = load_trained(model)
+def load(model: Path | str, overrides: Sequence[str] = ()) -> Classifier | LanguageModel:
+    """MODEL ready for use: a Classifier, or a LanguageModel with its run's `generation` settings and overrides.
+
+    MODEL is a run, an adapter folder, a model, or a recipe (which means its run). Raises ModelError where an adapter
+    lies on another base than it was trained on.
+    """
+    path = trained_path(model)
+    trained = load_trained(path)
+    _require_same_base(trained)
+    if trained.task.name == "causal_lm":
+        config = _generation_config(path, overrides)
+        return LanguageModel(trained, config.generation, config.run.seed)
     if trained.folder is None and trained.base.new_parameters:
         fix = "train one first: lorafy train RECIPE"
         raise ModelError(Problem(str(model), "this model has no trained classification head", fix))
     return Classifier(trained)
+
+
+def load_classifier(model: Path | str) -> Classifier:
+    """Raises ModelError for a language model."""
+    loaded = load(model)
+    if not isinstance(loaded, Classifier):
+        raise ModelError(Problem(str(model), "this is a language model", "ask it with lorafy generate or lorafy chat"))
+    return loaded
+
+
+def load_language_model(model: Path | str, overrides: Sequence[str] = ()) -> LanguageModel:
+    """Raises ModelError for a classifier."""
+    loaded = load(model, overrides)
+    if not isinstance(loaded, LanguageModel):
+        raise ModelError(Problem(str(model), "this model classifies texts, it does not write", "use lorafy predict"))
+    return loaded
+
+
+def trained_path(model: Path | str) -> Path:
+    """MODEL as a path; a recipe stands for the model that its generation.model names, else for its run."""
+    path = Path(model)
+    if path.suffix.lower() not in (".yaml", ".yml") or not path.is_file():
+        return path
+    if RunDirectory(path.parent).config == path:
+        return path.parent
+    config = load_config(path)
+    if config.generation.model is not None:
+        return Path(config.generation.model)
+    return _run_to_resume(path, config, path.stem).path
+
+
+def _require_same_base(trained: Trained) -> None:
+    manifest = trained.manifest
+    if manifest is None or manifest.method == "full" or manifest.base_fingerprint == trained.base.fingerprint:
+        return
+    name = manifest.model["path"]
+    message = (
+        f"it was trained on other weights than those that {name} holds now "
+        f"(fingerprint {manifest.base_fingerprint[:12]} then, {trained.base.fingerprint[:12]} now)"
+    )
+    raise ModelError(Problem(str(trained.folder), message, f"put the weights of {name} back, or train again"))
+
+
+def _generation_config(path: Path, overrides: Sequence[str]) -> RunConfig:
+    """The run's recipe where there is one; only `generation` and the seed may be set over it."""
+    run = RunDirectory(path if RunDirectory(path).is_run else path.parent)
+    overrides = normalise_overrides(overrides)
+    others = [
+        o
+        for o in overrides
+        if any(not key.startswith(("generation.", "run.seed")) for key in keys_of(override_name(o)))
+    ]
+    if others:
+        fix = f"here only generation.* and run.seed, such as {', '.join(GenerationSection.model_fields)}"
+        raise ConfigError([Problem(other, "no effect on talking with a model", fix) for other in others])
+    if run.is_run:
+        return load_config(run.config, overrides)
+    tree: dict[str, Any] = {"model": {"path": str(path)}, "data": {"train": "none"}}  # the tree wants some data
+    return parse_config(tree, "the overrides", apply_overrides(tree, overrides), overrides)
 
 
 def merge(model: Path | str, output: Path | str) -> dict[str, Any]:
@@ -221,10 +279,10 @@ def merge(model: Path | str, output: Path | str) -> dict[str, Any]:
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise RunError(Problem(str(output), "is there already", "choose another --output"))
-    trained = load_trained(model)
+    trained = load_trained(trained_path(model))
     if trained.folder is None:
         raise ModelError(Problem(str(model), "has no adapter to merge"))
-    inputs = _probe_inputs(trained)
+    inputs = assemble.probe_inputs(trained)
     precision = Precision(torch.float32, torch.device("cpu"))
     before = trained.logits(inputs, precision)
     trained.merge()
@@ -235,62 +293,22 @@ def merge(model: Path | str, output: Path | str) -> dict[str, Any]:
     return {"output": str(output), "verification": verification.as_result([check])}
 
 
-def _verify(trained: Trained) -> dict[str, Any] | None:
-    """Every check that the folder allows; None for a model that lorafy did not train. Leaves `trained` merged."""
-    manifest, folder = trained.manifest, trained.folder
-    if manifest is None or folder is None:
-        return None
-    from safetensors.torch import load_file
-
-    probe = load_file(folder / files.PROBE)
-    in_memory = probe.pop("logits")
-    plain = Precision(torch.float32, torch.device("cpu"))
-    adapter = trained.logits(probe, plain)
-    base = differing_base_logits(trained, probe, plain)
-    trained.place()
-    reloaded = trained.logits(probe, trained.precision)
-    trained.model.to("cpu")
-    dtype = manifest.probe["dtype"]
-    same = manifest.probe == probe_circumstances(trained.precision)
-    checks = [
-        verification.check_unchanged(
-            files.file_sha256(folder / files.WEIGHTS[manifest.method]), manifest.weights_sha256
-        ),
-        verification.check_reloaded(reloaded, in_memory, dtype, same),
-        verification.check_differs(adapter, base),
-    ]
-    if manifest.method != "full":
-        checks.insert(1, verification.check_base(trained.base.fingerprint, manifest.base_fingerprint))
-    if manifest.method == "lora":
-        trained.merge()
-        checks.append(verification.check_merged(trained.logits(probe, plain), adapter))
-    return verification.as_result(checks)
-
-
-def _probe_inputs(trained: Trained) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    assert trained.folder is not None
-    path = trained.folder / files.PROBE
-    if path.is_file():
-        return {name: tensor for name, tensor in load_file(path).items() if name != "logits"}
-    encoded = trained.task.tokenizer(
-        ["to be or not to be", "that is the question", "?"], padding=True, return_tensors="pt"
-    )
-    return {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+def _sets(key: str, overrides: Sequence[str]) -> bool:
+    return any(key in keys_of(override_name(override)) for override in overrides)
 
 
 def _data_config(path: Path, overrides: Sequence[str]) -> RunConfig:
     """The run's own recipe with overrides on it, or for another MODEL a recipe made of the overrides alone."""
+    overrides = normalise_overrides(overrides)
     run = RunDirectory(path)
     if not run.is_run and find_trained(path) is not None and RunDirectory(path.parent).is_run:
         run = RunDirectory(path.parent)
     if run.is_run:
-        if any(override.startswith("data.validation=") for override in overrides):
+        if _sets("data.validation", overrides):
             overrides = [*overrides, f"data.split={list(DEFAULT_SPLIT)}"]  # the run's own has nothing left to say
         return load_config(run.config, overrides)
     tree: dict[str, Any] = {"model": {"path": str(path)}}
-    problems = [problem for problem in (apply_override(tree, override) for override in overrides) if problem]
+    problems = apply_overrides(tree, overrides)
     data = tree.get("data")
     if isinstance(data, dict) and "train" not in data and data.get("test"):
         data["train"] = data["test"]  # the tree wants a train; only the scored split is looked at
@@ -300,14 +318,6 @@ def _data_config(path: Path, overrides: Sequence[str]) -> RunConfig:
         fix = "check the path; for a model of the hub also give data.test=FILE"
         raise ConfigError(Problem(str(path), "no such run or folder", fix))
     return parse_config(tree, "the overrides", problems)
-
-
-def _require_same_data(run: RunDirectory, split: str, fingerprint: str) -> None:
-    recorded = read_json(run.preflight)["splits"].get(split, {}).get("sha256")
-    if recorded != fingerprint:
-        message = f"the data changed since training: its {split} split is another one, and may hold training rows"
-        fix = "put the data back, or name what to score: data.test=FILE"
-        raise DataError(Problem(str(run.path), message, fix))
 
 
 def _new_run(config: RunConfig, stem: str) -> RunDirectory:

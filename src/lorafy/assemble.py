@@ -6,7 +6,7 @@ Each part knows nothing of the others; api.py and the verbs build on what is ass
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,42 +14,73 @@ import torch
 
 from . import preflight
 from .adapters import files
-from .adapters.attach import ParameterCount, attach, count_parameters
+from .adapters.attach import ParameterCount, attach, count_parameters, hold_frozen_weights
 from .adapters.targets import TargetGroup, find_targets, group_targets
 from .config.schema import ModelSection, RunConfig
 from .data.corpus import Corpus, load_corpus
 from .models import embedded
-from .models.load import BaseModel, load_classifier, load_tokenizer, longest_text
+from .models.load import (
+    BaseModel,
+    context_length,
+    is_generative,
+    load_classifier,
+    load_language_model,
+    load_tokenizer,
+    longest_text,
+)
 from .models.precision import Precision, choose_device, choose_precision
+from .prompt import Renderer, make_renderer
 from .run_directory import RunDirectory, read_json
+from .tasks.causal_lm import CausalLM
 from .tasks.classification import Classification
-from .types import DataError, Features, Finding, ModelError, Problem, RunError, UserError
+from .types import (
+    Conversation,
+    Encoded,
+    Example,
+    Features,
+    Finding,
+    Message,
+    ModelError,
+    Problem,
+    RunError,
+    UserError,
+)
+
+AnyTask = Classification | CausalLM
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What stands before the first step: examples, their features, and what pre-flight found."""
+    """What stands before the first step: examples, what became of them, and what pre-flight found."""
 
     corpus: Corpus
-    task: Classification
-    features: Mapping[str, list[Features]]
+    task: AnyTask
+    encoded: Mapping[str, Encoded]
     findings: list[Finding]
+
+    @property
+    def features(self) -> Mapping[str, list[Features]]:
+        return {name: encoded.features for name, encoded in self.encoded.items()}
 
     def report(self) -> dict[str, Any]:
         """preflight.json."""
         tokens = {}
-        for name, encoded in self.features.items():
-            lengths = sorted(len(feature) for feature in encoded)
+        for name, encoded in self.encoded.items():
+            lengths = sorted(len(feature) for feature in encoded.features)
             tokens[name] = {
                 "total": sum(lengths),
                 "mean": round(sum(lengths) / len(lengths), 1),
                 "median": lengths[len(lengths) // 2],
                 "longest": lengths[-1],
-                "truncated": sum(feature.truncated for feature in encoded),
+                "truncated": sum(feature.truncated for feature in encoded.features),
             }
+            if self.task.name == "causal_lm":
+                tokens[name]["targets"] = sum(feature.num_targets for feature in encoded.features)
+                tokens[name]["skipped"] = len(encoded.skipped)
         findings = [{"check": f.check, "level": f.level, "message": f.message, "fix": f.fix} for f in self.findings]
         return {
             "splits": self.corpus.summary(),
+            "format": self.corpus.format,
             "labels": self.corpus.label_names,
             "tokens": tokens,
             "max_length": self.task.max_length,
@@ -60,24 +91,44 @@ class Prepared:
 def prepare(config: RunConfig) -> Prepared:
     """Data, tokenizer, features and pre-flight. Raises every mistake found in data and model path together."""
     problems: list[Problem] = []
-    corpus = findings = tokenizer = max_length = None
+    corpus = findings = tokenizer = None
+    generative = True
     try:
-        corpus = load_corpus(config)
-        findings = [*corpus.notes, *preflight.check_corpus(corpus)]
-    except DataError as error:
+        generative = is_generative(config.model)
+        tokenizer = load_tokenizer(config.model)
+    except ModelError as error:
         problems += error.problems
     try:
-        tokenizer = load_tokenizer(config.model)
-        max_length = longest_text(config.model, tokenizer, config.data.max_length)
+        corpus = load_corpus(config, generative)
+        findings = [*corpus.notes, *preflight.check_corpus(corpus)]
+    except UserError as error:
+        problems += error.problems
+    if corpus is not None and corpus.task == "causal_lm" and not generative and tokenizer is not None:
+        message = f"{config.model.path} was not made to write text, but the data are questions and answers"
+        problems.append(Problem("model.path", message, "take a language model, or name data.columns.label"))
+    task: AnyTask | None = None
+    try:
+        if tokenizer is not None and corpus is not None:
+            task = _make_task(config, corpus, tokenizer)
+        elif tokenizer is not None:
+            longest_text(config.model, tokenizer, config.data.max_length)
     except ModelError as error:
         problems += error.problems
     if problems:
         raise UserError(problems)
-    assert corpus is not None and findings is not None and max_length is not None
-    task = Classification(tokenizer, corpus.label_names, max_length)
-    features = {name: task.encode(examples).features for name, examples in corpus.splits.items()}
-    findings += preflight.check_features(features, max_length)
-    return Prepared(corpus, task, features, findings)
+    assert corpus is not None and findings is not None and task is not None
+    encoded = {name: task.encode(examples) for name, examples in corpus.splits.items()}
+    findings += preflight.check_encoded(encoded, task.max_length)
+    return Prepared(corpus, task, encoded, findings)
+
+
+def _make_task(config: RunConfig, corpus: Corpus, tokenizer: Any) -> AnyTask:
+    max_length = longest_text(config.model, tokenizer, config.data.max_length, corpus.task)
+    if corpus.task == "classification":
+        return Classification(tokenizer, corpus.label_names, max_length)
+    renderer = make_renderer(tokenizer, system=config.data.system, thinking=config.data.thinking)
+    context = context_length(config.model, tokenizer)
+    return CausalLM(renderer, max_length, context, len(tokenizer), config.data.train_on_prompt)
 
 
 @dataclass(frozen=True)
@@ -90,8 +141,8 @@ class BuiltModel:
     parameters: ParameterCount
 
 
-def build_model(config: RunConfig, task: Classification) -> BuiltModel:
-    base = load_classifier(config.model, task.label_names, task.tokenizer.pad_token_id, config.run.seed)
+def build_model(config: RunConfig, task: AnyTask) -> BuiltModel:
+    base = load_base(config.model, task, config.run.seed)
     targets = []
     if config.adapter.method == "lora":
         names = find_targets(base.model, config.adapter.target_modules, base.head)
@@ -100,12 +151,19 @@ def build_model(config: RunConfig, task: Classification) -> BuiltModel:
     return BuiltModel(model, base, targets, count_parameters(model))
 
 
+def load_base(section: ModelSection, task: AnyTask, seed: int) -> BaseModel:
+    """The model that the task asks for, a classifier's head new."""
+    if isinstance(task, CausalLM):
+        return load_language_model(section, task.vocab_size)
+    return load_classifier(section, task.label_names, task.tokenizer.pad_token_id, seed)
+
+
 @dataclass
 class Trained:
     """A model loaded from disk, in float32 on the CPU, its adapter not merged. `manifest` is None for a foreign one."""
 
     model: Any
-    task: Classification
+    task: AnyTask
     manifest: files.Manifest | None
     folder: Path | None
     base: BaseModel
@@ -116,6 +174,12 @@ class Trained:
 
     def place(self) -> None:
         self.model.to(self.precision.device).eval()
+
+    def settle(self) -> None:
+        """Places the model for use alone, its weights in the products' dtype: not to be merged or compared after."""
+        self.model.requires_grad_(False)
+        hold_frozen_weights(self.model, self.precision.dtype)
+        self.place()
 
     @torch.inference_mode()
     def logits(self, inputs: Mapping[str, torch.Tensor], precision: Precision) -> torch.Tensor:
@@ -140,18 +204,16 @@ def find_trained(path: Path) -> Path | None:
 
 
 def load_trained(path: Path | str) -> Trained:
-    """MODEL: a run directory, an adapter folder (ours or any of peft's), or a classifier (a folder or hub name)."""
+    """MODEL: a run directory, an adapter folder (ours or any of peft's), or a model (a folder or hub name)."""
     folder = find_trained(Path(path))
     if folder is None:
-        return _load_plain(str(path))
+        return _load_plain(ModelSection(path=str(path)))
     manifest = files.read_manifest(folder)
     if manifest is None:
         return _load_foreign_adapter(folder)
     section = ModelSection(**manifest.model)
-    tokenizer = load_tokenizer(ModelSection(path=str(folder)))
-    task = Classification(tokenizer, manifest.labels, manifest.max_length)
-    source = ModelSection(path=str(folder)) if manifest.method == "full" else section
-    base = load_classifier(source, manifest.labels, tokenizer.pad_token_id, manifest.seed)
+    task = _task_of(manifest, folder, section)
+    base = load_base(ModelSection(path=str(folder)) if manifest.method == "full" else section, task, manifest.seed)
     model = base.model
     if manifest.method == "full" and base.new_names:
         raise ModelError(Problem(str(folder), f"missing or misshapen in this folder: {', '.join(base.new_names)}"))
@@ -162,26 +224,66 @@ def load_trained(path: Path | str) -> Trained:
     return Trained(model.eval(), task, manifest, folder, base, choose_precision(section.dtype, choose_device()))
 
 
-def _load_plain(path: str) -> Trained:
-    section = ModelSection(path=path)
-    labels = _labels_of(section)
+def _task_of(manifest: files.Manifest, folder: Path, section: ModelSection) -> AnyTask:
+    tokenizer = load_tokenizer(ModelSection(path=str(folder)))
+    if manifest.task == "classification":
+        return Classification(tokenizer, manifest.labels, manifest.max_length)
+    assert manifest.prompt is not None, "a language model's manifest says how it was asked"
+    renderer = make_renderer(tokenizer, system=manifest.prompt["system"], thinking=manifest.prompt["thinking"])
+    if renderer.fingerprint != manifest.prompt["fingerprint"]:
+        message = "its tokenizer or chat template is not the one that it was trained with"
+        raise ModelError(Problem(str(folder), message, "copy the folder again, whole; do not edit its tokenizer files"))
+    return _language_task(section, tokenizer, renderer, manifest.max_length)
+
+
+def _language_task(section: ModelSection, tokenizer: Any, renderer: Renderer, max_length: int | None) -> CausalLM:
+    context = context_length(section, tokenizer)
+    return CausalLM(
+        renderer, max_length or longest_text(section, tokenizer, None, "causal_lm"), context, len(tokenizer)
+    )
+
+
+def _load_plain(section: ModelSection) -> Trained:
+    """A model as it comes: a classifier with the head it has, or a language model, asked without thinking."""
     tokenizer = load_tokenizer(section)
-    task = Classification(tokenizer, labels, longest_text(section, tokenizer, None))
-    base = load_classifier(section, labels, tokenizer.pad_token_id, seed=0)
+    task: AnyTask
+    if is_generative(section):
+        task = _language_task(section, tokenizer, make_renderer(tokenizer), None)
+    else:
+        task = Classification(tokenizer, _labels_of(section), longest_text(section, tokenizer, None))
+    base = load_base(section, task, seed=0)
     return Trained(base.model.eval(), task, None, None, base, choose_precision("auto", choose_device()))
 
 
 def _load_foreign_adapter(folder: Path) -> Trained:
-    """An adapter that another tool wrote: base from adapter_config.json, number of labels from its head."""
-    from safetensors.torch import safe_open
-
-    base_path = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+    """An adapter that another tool wrote: base and task from adapter_config.json, number of labels from its head."""
+    settings = read_json(folder / "adapter_config.json")
+    base_path = settings.get("base_model_name_or_path")
     if not base_path:
         raise ModelError(Problem(str(folder), "adapter_config.json names no base model"))
     section = ModelSection(path=base_path)
-    weights = folder / files.WEIGHTS["lora"]
-    files.tensor_names(weights)  # absent or broken is reported from there
-    with safe_open(weights, framework="pt") as file:
+    names = files.tensor_names(folder / files.WEIGHTS["lora"])  # absent or broken is reported from there
+    if settings.get("task_type") == "CAUSAL_LM":
+        own_tokenizer = (folder / "tokenizer_config.json").is_file()
+        tokenizer = load_tokenizer(ModelSection(path=str(folder)) if own_tokenizer else section)
+        task: AnyTask = _language_task(section, tokenizer, make_renderer(tokenizer), None)
+    else:
+        task = Classification(load_tokenizer(section), _foreign_labels(folder, section), 0)
+        task = replace(task, max_length=longest_text(section, task.tokenizer, None))
+    base = load_base(section, task, seed=0)
+    untrained = set(base.new_names) - {name.removeprefix("base_model.model.") for name in names}
+    if untrained:
+        message = f"neither this adapter nor its base holds {', '.join(sorted(untrained))}"
+        fix = "train it again with the whole head in modules_to_save"
+        raise ModelError(Problem(str(folder), message, fix))
+    model = files.load_lora(base.model, folder)
+    return Trained(model.eval(), task, None, folder, base, choose_precision("auto", choose_device()))
+
+
+def _foreign_labels(folder: Path, section: ModelSection) -> list[str]:
+    from safetensors.torch import safe_open
+
+    with safe_open(folder / files.WEIGHTS["lora"], framework="pt") as file:
         heads = [name for name in file.keys() if "lora_" not in name and name.endswith("weight")]  # noqa: SIM118
         sizes = {name: file.get_slice(name).get_shape()[0] for name in heads}
     outputs = [size for name, size in sizes.items() if name.split(".")[-2] in ("classifier", "score", "out_proj")]
@@ -189,18 +291,7 @@ def _load_foreign_adapter(folder: Path) -> Trained:
         message = "this adapter carries no classification head"
         raise ModelError(Problem(str(folder), message, "it was trained for another task, or its head was not saved"))
     labels = _labels_of(section)
-    if len(labels) != outputs[0]:
-        labels = [str(index) for index in range(outputs[0])]
-    tokenizer = load_tokenizer(section)
-    task = Classification(tokenizer, labels, longest_text(section, tokenizer, None))
-    base = load_classifier(section, labels, tokenizer.pad_token_id, seed=0)
-    untrained = set(base.new_names) - {name.removeprefix("base_model.model.") for name in files.tensor_names(weights)}
-    if untrained:
-        message = f"neither this adapter nor its base holds {', '.join(sorted(untrained))}"
-        fix = "train it again with the whole head in modules_to_save"
-        raise ModelError(Problem(str(folder), message, fix))
-    model = files.load_lora(base.model, folder)
-    return Trained(model.eval(), task, None, folder, base, choose_precision("auto", choose_device()))
+    return labels if len(labels) == outputs[0] else [str(index) for index in range(outputs[0])]
 
 
 def _labels_of(section: ModelSection) -> list[str]:
@@ -221,13 +312,29 @@ def differing_base_logits(trained: Trained, inputs: Mapping[str, torch.Tensor], 
             return trained.logits(inputs, precision)
         finally:
             files.set_lora_enabled(trained.model, True)
-    section = ModelSection(**manifest.model)
-    base = load_classifier(section, manifest.labels, trained.task.tokenizer.pad_token_id, manifest.seed)
+    base = load_base(ModelSection(**manifest.model), trained.task, manifest.seed)
     if manifest.method == "full":
         head = _tensors_below(trained.model, manifest.head)
         base.model.load_state_dict(head, strict=False)
     fresh = Trained(base.model.to(precision.device).eval(), trained.task, manifest, None, base, precision)
     return fresh.logits(inputs, precision)
+
+
+def probe_inputs(trained: Trained) -> dict[str, torch.Tensor]:
+    """The probe that lies beside the weights, or for another tool's adapter one that is made here."""
+    from safetensors.torch import load_file
+
+    path = None if trained.folder is None else trained.folder / files.PROBE
+    if path is not None and path.is_file():
+        return {name: tensor for name, tensor in load_file(path).items() if name != "logits"}
+    texts = ("to be or not to be", "that is the question", "?")
+    examples: list[Any] = [Example(text, None, "probe", row) for row, text in enumerate(texts)]
+    if trained.task.name == "causal_lm":
+        examples = [
+            Conversation((Message("user", text), Message("assistant", text)), "probe", row)
+            for row, text in enumerate(texts)
+        ]
+    return trained.task.probe(trained.task.encode(examples).features)
 
 
 def _tensors_below(model: Any, modules: Sequence[str]) -> dict[str, torch.Tensor]:

@@ -26,7 +26,9 @@ from .contracts import Task, Tracker, load_plugin
 from .data.batches import StepPlan
 from .environment import describe_environment, package_version, processor_name
 from .models.precision import Precision, choose_precision
+from .prompt import Renderer
 from .run_directory import RunDirectory, read_json, write_atomically, write_json, write_text
+from .tasks.causal_lm import CausalLM
 from .training.checkpoint import Progress, disk_faults, remove_later_checkpoints
 from .training.display import ProgressDisplay
 from .training.hardware import HardwareSampler, peak_memory_bytes
@@ -204,9 +206,14 @@ def _save_trained(
         max_length=prepared.task.max_length,
         seed=config.run.seed,
         head=base.head,
+        prompt=prompt_facts(prepared.task.renderer) if isinstance(prepared.task, CausalLM) else None,
         probe=probe_circumstances(precision),
     )
     write_atomically(folder, lambda target: files.save_trained(model, prepared.task.tokenizer, manifest, probe, target))
+
+
+def prompt_facts(renderer: Renderer) -> dict[str, Any]:
+    return {"system": renderer.system, "thinking": renderer.thinking, "fingerprint": renderer.fingerprint}
 
 
 def probe_circumstances(precision: Precision) -> dict[str, Any]:

@@ -24,6 +24,10 @@ class Example:
     text_pair: str | None = None
 
     @property
+    def content(self) -> tuple[str, str | None, str | None]:
+        return self.text, self.text_pair, self.label
+
+    @property
     def key(self) -> tuple[str, str | None]:
         """What makes two examples the same text: white space at the ends does not count."""
         return self.text.strip(), None if self.text_pair is None else self.text_pair.strip()
@@ -47,6 +51,10 @@ class Conversation:
 
     label: ClassVar[None] = None
     """Splits and samples stratify by label; a conversation has none."""
+
+    @property
+    def content(self) -> tuple[tuple[str, str], ...]:
+        return tuple((message.role, message.content) for message in self.messages)
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -121,13 +129,11 @@ class LossOutput:
     """What a task makes of one micro-batch: sums over its targets, never means.
 
     loss_sum: scalar, fp32, the SUM of the targets' cross-entropies.
-    num_correct: scalar, the targets whose best-scored class is the label.
-    logits: (B, num_labels), detached, fp32.
+    num_correct: scalar, the targets whose best-scored class or token is the label.
     """
 
     loss_sum: torch.Tensor
     num_correct: torch.Tensor
-    logits: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)

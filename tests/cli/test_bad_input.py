@@ -40,7 +40,7 @@ def refused(lorafy: Callable[..., Outcome], recipe: Callable[..., Path], tmp_pat
 
 @pytest.mark.parametrize("verb", ["train", "prepare", "plan", "config"])
 def test_each_verb_tells_all_mistakes_of_a_recipe(verb: str, refused: Callable[..., str]) -> None:
-    tree = {"model": "minilm", "data": {"train": "x.csv"}, "adapter": {"r": 0}, "trian": {}, "learning_rate": 1}
+    tree = {"model": "minilm", "data": {"train": "x.csv"}, "adapter": {"r": 0}, "trian": {}, "learning_rte": 1}
     shown = refused(tree, "train.batch_size=many", "a.b", verb=verb)
     assert shown.splitlines()[0] == "6 problems:"
     for expected in (
@@ -50,8 +50,8 @@ def test_each_verb_tells_all_mistakes_of_a_recipe(verb: str, refused: Callable[.
         "adapter.r: should be greater than or equal to 1, but it is 0",
         "train.batch_size: should be a valid integer, but it is 'many' in the override train.batch_size=many",
         "trian: unknown key",
-        "learning_rate: unknown key",
-        "-> did you mean train.learning_rate?",
+        "learning_rte: unknown key",
+        "-> did you mean learning_rate?",
     ):
         assert expected in shown
 

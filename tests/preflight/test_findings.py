@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lorafy.data.corpus import Corpus
-from lorafy.preflight import check_corpus, check_features
-from lorafy.types import DataError, Example, Features
+from lorafy.preflight import check_corpus, check_encoded
+from lorafy.types import DataError, Encoded, Example, Features
 
 
 def split(*rows: tuple[str, str]) -> list[Example]:
@@ -17,6 +17,10 @@ def many(count: int, start: str = "text") -> list[Example]:
     return split(*((f"{start} {i}", "ab"[i % 2]) for i in range(count)))
 
 
+def labelled(splits: dict[str, list[Example]], label_names: list[str]) -> Corpus:
+    return Corpus(splits, label_names, "labelled")
+
+
 def errors(corpus: Corpus) -> list[str]:
     with pytest.raises(DataError) as caught:
         check_corpus(corpus)
@@ -24,18 +28,18 @@ def errors(corpus: Corpus) -> list[str]:
 
 
 def test_nothing_is_found_where_all_is_well() -> None:
-    assert check_corpus(Corpus({"train": many(100), "test": many(60, "test")}, ["a", "b"])) == []
+    assert check_corpus(labelled({"train": many(100), "test": many(60, "test")}, ["a", "b"])) == []
 
 
 def test_a_label_only_outside_train_and_a_single_label_are_refused() -> None:
-    corpus = Corpus({"train": many(100), "validation": split(("x", "c"), ("y", "c"), ("z", "a"))}, ["a", "b"])
+    corpus = labelled({"train": many(100), "validation": split(("x", "c"), ("y", "c"), ("z", "a"))}, ["a", "b"])
     assert errors(corpus) == ["data (labels): validation has labels that train does not show: 'c' (rows: 2)"]
-    one = Corpus({"train": split(*((f"t {i}", "ham") for i in range(9))), "test": many(60)}, ["ham", "spam"])
+    one = labelled({"train": split(*((f"t {i}", "ham") for i in range(9))), "test": many(60)}, ["ham", "spam"])
     assert "data (labels): every training row has the label 'ham': there is nothing to tell apart" in errors(one)
 
 
 def test_a_column_of_numbers_or_texts_is_no_label() -> None:
-    corpus = Corpus({"train": split(*((f"t {i}", f"{i}.5") for i in range(60))), "test": split(("x", "1.5"))}, [])
+    corpus = labelled({"train": split(*((f"t {i}", f"{i}.5") for i in range(60))), "test": split(("x", "1.5"))}, [])
     assert errors(corpus) == ["data (labels): 60 different labels in 60 training rows"]
 
 
@@ -48,14 +52,14 @@ def test_a_column_of_numbers_or_texts_is_no_label() -> None:
     ],
 )
 def test_something_must_be_held_out(train: list[Example], message: str) -> None:
-    (error,) = errors(Corpus({"train": train}, ["a", "b"]))
+    (error,) = errors(labelled({"train": train}, ["a", "b"]))
     assert message in error
 
 
 def test_warnings_and_notes() -> None:
     train = [*many(40), *split(("text 0", "b"), ("text 1 ", "b"))]
     test = [*split(("text 3", "b")), *many(5, "new")]
-    findings = {f.message: f.level for f in check_corpus(Corpus({"train": train, "test": test}, ["a", "b", "c"]))}
+    findings = {f.message: f.level for f in check_corpus(labelled({"train": train, "test": test}, ["a", "b", "c"]))}
     assert findings == {
         "1 texts stand in train with different labels": "warning",
         "2 training rows repeat an earlier text": "note",
@@ -63,18 +67,18 @@ def test_warnings_and_notes() -> None:
         "only 6 test rows: the result will be rough (see its interval)": "warning",
         "no training row has the label c": "warning",
     }
-    numbers = Corpus({"train": split(*((str(i / 4), "ab"[i % 2]) for i in range(40))), "test": many(60)}, ["a", "b"])
+    numbers = labelled({"train": split(*((str(i / 4), "ab"[i % 2]) for i in range(40))), "test": many(60)}, ["a", "b"])
     (finding,) = check_corpus(numbers)
     assert (finding.level, finding.message) == ("warning", "every training text is a number, such as '0.0'")
-    rare = Corpus({"train": [*many(100), *split(("x", "c"))], "test": many(60, "test")}, ["a", "b", "c"])
+    rare = labelled({"train": [*many(100), *split(("x", "c"))], "test": many(60, "test")}, ["a", "b", "c"])
     (finding,) = check_corpus(rare)
     assert finding.message.startswith("'c' has 1 of 101 training rows")
 
 
 @pytest.mark.parametrize(("cut", "level"), [(0, None), (5, "note"), (6, "warning")])
 def test_truncated_texts_are_counted(cut: int, level: str | None) -> None:
-    features = {"train": [Features([1, 2], [0], i, truncated=i < cut) for i in range(100)]}
-    findings = check_features(features, 2)
+    features = [Features([1, 2], [0], i, truncated=i < cut) for i in range(100)]
+    findings = check_encoded({"train": Encoded(features, [])}, 2)
     assert [finding.level for finding in findings] == ([level] if level else [])
     if level:
         share = f"{cut}.0%"

@@ -39,14 +39,18 @@ def attach(model: Any, config: AdapterSection, head: Sequence[str], base_name: s
 def hold_frozen_weights(model: Any, dtype: torch.dtype) -> None:
     """Casts frozen linear weights to the products' dtype once; autocast would do it on every forward.
 
-    Embeddings, norms and everything trainable stay float32, as under autocast.
+    Embeddings, norms and everything trainable stay float32, as under autocast. An output layer that is the table of
+    embeddings gets a copy of its own.
     """
     if dtype == torch.float32:
         return
+    table = model.get_input_embeddings().weight
     for module in model.modules():
         if isinstance(module, torch.nn.Linear | Conv1D):
-            for parameter in module.parameters(recurse=False):
-                if not parameter.requires_grad:
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter is table and not parameter.requires_grad:
+                    setattr(module, name, torch.nn.Parameter(parameter.to(dtype), requires_grad=False))
+                elif not parameter.requires_grad:
                     parameter.data = parameter.data.to(dtype)
 
 

@@ -17,8 +17,8 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, safe_open, save_file
-from transformers.utils import logging as transformers_logging
 
+from ..quiet import quiet_transformers
 from ..run_directory import read_json, write_json
 from ..types import ModelError, Problem
 
@@ -29,7 +29,8 @@ WEIGHTS = {"lora": "adapter_model.safetensors", "full": "model.safetensors", "no
 
 @dataclass(frozen=True)
 class Manifest:
-    """`model`: the recipe's model section. `probe`: the circumstances of the logits in probe.safetensors."""
+    """`model`: the recipe's model section. `prompt`: how a language model is asked (Renderer's settings and
+    fingerprint). `probe`: the circumstances of the logits in probe.safetensors."""
 
     lorafy_version: str
     task: str
@@ -40,6 +41,7 @@ class Manifest:
     max_length: int
     seed: int
     head: list[str]
+    prompt: dict[str, Any] | None = None
     weights_sha256: str = ""
     probe: dict[str, Any] = field(default_factory=dict)
 
@@ -54,7 +56,7 @@ def save_trained(
     else:
         # One file, and no look at the hub for whether the vocabulary was resized: lorafy never resizes it.
         options = {"max_shard_size": "1000GB"} if manifest.method == "full" else {"save_embedding_layers": False}
-        with _no_progress_bar():
+        with quiet_transformers():
             model.save_pretrained(folder, **options)
     tokenizer.save_pretrained(folder)
     save_file({name: tensor.contiguous() for name, tensor in probe.items()}, folder / PROBE)
@@ -64,20 +66,9 @@ def save_trained(
 
 def save_merged(model: Any, tokenizer: Any, folder: Path) -> None:
     """One ordinary transformers model with its tokenizer."""
-    with _no_progress_bar():
+    with quiet_transformers():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 def read_manifest(folder: Path) -> Manifest | None:

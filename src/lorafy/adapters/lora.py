@@ -14,16 +14,16 @@ from .targets import find_targets, shortest_names
 
 
 def attach(model: Any, config: AdapterSection, head: Sequence[str], base_name: str) -> Any:
-    """Wraps the target layers. Trained are A, B and the whole head; biases stay frozen."""
+    """Wraps the target layers. Trained are A, B and the whole head (a language model has none); biases stay frozen."""
     targets = find_targets(model, config.target_modules, head)
     # peft copies each head module (modules_to_save) and freezes the rest.
     peft_config = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
+        task_type=TaskType.SEQ_CLS if head else TaskType.CAUSAL_LM,
         r=config.r,
         lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft computes with any number
         lora_dropout=config.dropout,
         target_modules=shortest_names(model, targets),
-        modules_to_save=list(head),
+        modules_to_save=list(head) or None,
         fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in targets),  # GPT-2's W is (in, out)
         bias="none",
     )

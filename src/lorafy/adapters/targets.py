@@ -47,11 +47,17 @@ def find_targets(model: Any, wanted: str | Sequence[str], head: Sequence[str]) -
 
 
 def linear_layers(model: Any, head: Sequence[str]) -> dict[str, nn.Module]:
-    """Every Linear and Conv1D of the base by full name; layers of the head are trained whole and left out."""
+    """Every Linear and Conv1D of the base by full name.
+
+    Layers of the head are trained whole and left out; so is a language model's output layer, which often is its table
+    of embeddings.
+    """
+    output_layer = model.get_output_embeddings()
     return {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D)
+        and module is not output_layer
         and not any(name == part or name.startswith(f"{part}.") for part in head)
     }
 

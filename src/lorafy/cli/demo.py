@@ -19,7 +19,7 @@ def demo(
 ) -> None:
     """The embedded run: fine-tune MiniLM on bundled messages, evaluate, verify, predict. No network, about a minute."""
     from .. import demo as embedded
-    from ..api import load, train
+    from ..api import load_classifier, train
     from ..run_directory import next_run_name
 
     console = messages(as_json)
@@ -27,7 +27,7 @@ def demo(
     run = train(embedded.recipe(output_dir), [f"run.name={name}", *(overrides or [])], console=console)
     print_results(console, run.results)
     console.print("\n[bold]Four new messages[/]")
-    predictions = load(run.path).classify(embedded.MESSAGES)
+    predictions = load_classifier(run.path).classify(embedded.MESSAGES)
     if as_json:
         shown = [as_record(prediction) for prediction in predictions]
         print_json({"run": str(run.path), "summary": run.summary, "results": run.results, "predictions": shown})

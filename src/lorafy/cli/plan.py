@@ -9,7 +9,7 @@ def plan(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -
     """Show what training would do: data, layers, parameters, tokens, memory, time. Trains nothing."""
     from dataclasses import asdict
 
-    from ..announce import announce_data, announce_model
+    from ..announce import announce_data, announce_model, announce_row
     from ..api import load_recipe
     from ..assemble import build_model, prepare
     from ..config.schema import learning_rate
@@ -21,6 +21,7 @@ def plan(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -
     config, _ = load_recipe(recipe, overrides or [])
     prepared = prepare(config)
     announce_data(console, prepared)
+    announce_row(console, prepared)
     built = build_model(config, prepared.task)
     precision = choose_precision(config.model.dtype, choose_device())
     announce_model(console, built, precision)

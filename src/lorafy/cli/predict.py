@@ -32,12 +32,12 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Classify texts: label, probability, and all probabilities with --json."""
-    from ..api import load
+    from ..api import load_classifier
     from ..inference.tables import check_output, read_texts, write_predictions
 
     check_output(output_file)
     chosen = read_texts(texts, input_file, column)
-    classifier = load(model)
+    classifier = load_classifier(model)
     predictions = classifier.classify(chosen)
     if output_file:
         write_predictions(predictions, output_file)

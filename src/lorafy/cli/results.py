@@ -7,11 +7,72 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 MOST_CLASSES = 30
+SHOWN_SAMPLES, MOST_CHARACTERS = 3, 200
+LANGUAGE_METRICS = (
+    ("loss per answer token", "loss", "lower"),
+    ("perplexity", "perplexity", "lower"),
+    ("token accuracy", "token_accuracy", "higher"),
+    ("exact match", "exact_match", "higher"),
+    ("BLEU (0 to 100)", "bleu", "higher"),
+    ("chrF (0 to 100)", "chrf", "higher"),
+    ("ROUGE-L", "rouge_l", "higher"),
+)
+SHARES = ("token_accuracy", "exact_match", "rouge_l")
 
 
 def print_results(console: Console, results: dict[str, Any]) -> None:
+    if results["task"] == "causal_lm":
+        print_language_results(console, results)
+    else:
+        print_class_results(console, results)
+    print_verification(console, results["verification"])
+
+
+def print_language_results(console: Console, results: dict[str, Any]) -> None:
+    """The tuned model beside its base, then a question with both answers."""
+    tuned, base = results["metrics"], results["base"]
+    low, high = tuned["perplexity_interval"]
+    console.print(
+        f"[bold]Perplexity {tuned['perplexity']:.4g}[/] (95 % interval {low:.4g} to {high:.4g}) on "
+        f"{tuned['num_target_tokens']:,} answer tokens of {results['num_examples']:,} {results['split']} examples",
+        highlight=False,
+    )
+    table = Table("", "base", "tuned", "", box=None, header_style="bold")
+    for name, key, better in LANGUAGE_METRICS:
+        figures = [_figure(metrics, key) for metrics in (base, tuned)]
+        if figures[1]:
+            table.add_row(name, *(figure or "-" for figure in figures), f"[dim]{better} is better[/]")
+    console.print(table)
+    generation = tuned["generation"]
+    if generation is not None:
+        console.print(
+            f"{generation['num_prompts']} questions answered, {generation['ended']:.0%} ended by themselves, "
+            f"{generation['looped']:.0%} stopped in a loop; {generation['tokens_per_second']:g} tokens/s.",
+            highlight=False,
+        )
+    for sample in results["samples"][:SHOWN_SAMPLES]:
+        console.print(Text(f"Q {_one_line(sample['prompt'])}", "bold"))
+        if sample["base"] is not None:
+            console.print(Text(f"  base:  {_one_line(sample['base'])}", "dim"))
+        console.print(Text(f"  tuned: {_one_line(sample['tuned'])}"))
+
+
+def _figure(metrics: dict[str, Any] | None, key: str) -> str | None:
+    section = metrics if metrics is None or key in metrics else metrics["generation"]
+    if section is None:
+        return None
+    return f"{section[key]:.2%}" if key in SHARES else f"{section[key]:.4g}"
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= MOST_CHARACTERS else f"{line[:MOST_CHARACTERS]} ..."
+
+
+def print_class_results(console: Console, results: dict[str, Any]) -> None:
     metrics = results["metrics"]
     low, high = metrics["accuracy_interval"]
     console.print(
@@ -31,7 +92,6 @@ def print_results(console: Console, results: dict[str, Any]) -> None:
             figures = (f"{row[key]:.4f}" for key in ("precision", "recall", "f1"))
             table.add_row(name, *figures, f"{row['support']:,}")
         console.print(table)
-    print_verification(console, results["verification"])
 
 
 def exit_unless_verified(verification: dict[str, Any] | None) -> None:

@@ -11,26 +11,32 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
-from transformers.utils import logging as transformers_logging
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 
 from ..config.schema import ModelSection
+from ..quiet import quiet_transformers
 from ..types import ModelError, Problem
 from . import embedded
 
-MAX_LENGTH = 512
-"""Longest text where the recipe names none: attention's cost grows with its square."""
+MAX_LENGTH = {"classification": 512, "causal_lm": 1_024}
+"""Longest sequence where the recipe names none: attention's cost grows with its square."""
+GENERATIVE = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+"""How the classes of models that write text are called."""
 UNLIMITED = 1_000_000
 """A tokenizer that knows no limit says so by a huge model_max_length."""
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A model for classification whose head may be new.
+    """A pretrained model; one for classification has a head that may be new.
 
     `head`: names of its modules that are not the pretrained base (`classifier`, DistilBERT's `pre_classifier`...),
-    and of base modules that the checkpoint lacks. `new_names`: the parameters that start at random, `new_parameters`
-    their number of values.
+    and of base modules that the checkpoint lacks; none in a language model.
+    `new_names`: the parameters that start at random, `new_parameters` their number of values.
     `fingerprint`: of the base's weights, to notice an adapter put on another base.
     """
 
@@ -57,14 +63,18 @@ def load_tokenizer(config: ModelSection) -> Any:
     return tokenizer
 
 
-def longest_text(config: ModelSection, tokenizer: Any, wanted: int | None) -> int:
-    """The recipe's max_length, else the model's limit, 512 at most. Raises ModelError over the model's limit."""
-    with _loading(config):
-        model_config = AutoConfig.from_pretrained(
-            embedded.resolve(config.path, config.revision),
-            revision=config.revision,
-            trust_remote_code=config.trust_remote_code,
-        )
+def is_generative(config: ModelSection) -> bool:
+    """Whether the model was pretrained to write text after text. Raises ModelError where it cannot be loaded."""
+    model_config = _load_config(config)
+    if model_config.architectures:
+        return any(name.endswith(GENERATIVE) for name in model_config.architectures)
+    kind = model_config.model_type
+    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def context_length(config: ModelSection, tokenizer: Any) -> int:
+    """The most tokens that the model reads at once."""
+    model_config = _load_config(config)
     limits = [tokenizer.model_max_length] if tokenizer.model_max_length < UNLIMITED else []
     name = "max_position_embeddings"  # GPT-2 calls it n_positions, and has a table of such names
     positions = model_config.to_dict().get(model_config.attribute_map.get(name, name))
@@ -73,10 +83,15 @@ def longest_text(config: ModelSection, tokenizer: Any, wanted: int | None) -> in
         limits.append(
             positions - 2 if model_config.model_type in ("roberta", "xlm-roberta", "camembert") else positions
         )
-    limit = min(limits, default=UNLIMITED)
+    return min(limits, default=UNLIMITED)
+
+
+def longest_text(config: ModelSection, tokenizer: Any, wanted: int | None, task: str = "classification") -> int:
+    """The recipe's max_length, else the model's limit, at most MAX_LENGTH. Raises ModelError over the model's limit."""
+    limit = context_length(config, tokenizer)
     if wanted is not None and wanted > limit:
         raise ModelError(Problem("data.max_length", f"{wanted} is over the limit of {config.path}: {limit} tokens"))
-    return wanted or min(limit, MAX_LENGTH)
+    return wanted or min(limit, MAX_LENGTH[task])
 
 
 def load_classifier(config: ModelSection, label_names: Sequence[str], pad_token_id: int, seed: int) -> BaseModel:
@@ -99,13 +114,47 @@ def load_classifier(config: ModelSection, label_names: Sequence[str], pad_token_
     lacking = sorted(name for name in new if not _is_below(name, head))
     # An encoder saved without its pooler is common; one without layers is not a checkpoint of this model.
     poolers = sorted({name.rpartition(".pooler.")[0] + ".pooler" for name in lacking if ".pooler." in name})
-    broken = [name for name in lacking if not _is_below(name, poolers)]
-    if broken:
-        shown = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
-        raise ModelError(Problem("model.path", f"weights are missing in {config.path}: {shown}"))
+    _refuse_missing(config, [name for name in lacking if not _is_below(name, poolers)])
     head += poolers
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters() if name in new}
     return BaseModel(model, head, list(sizes), sum(sizes.values()), _fingerprint(model, head))
+
+
+def load_language_model(config: ModelSection, vocab_size: int) -> BaseModel:
+    """The base in float32, whole. `vocab_size`: the tokenizer's; the model's table of embeddings is never resized.
+
+    Raises ModelError where weights are missing, or where the tokenizer knows tokens that the model does not.
+    """
+    with _loading(config):
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            embedded.resolve(config.path, config.revision),
+            revision=config.revision,
+            trust_remote_code=config.trust_remote_code,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    model, loading = loaded
+    _refuse_missing(config, sorted({*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])}))
+    rows = model.get_input_embeddings().weight.shape[0]
+    if vocab_size > rows:
+        message = f"the tokenizer has {vocab_size:,} tokens, the model of {config.path} knows {rows:,}"
+        raise ModelError(Problem("model.path", message, "take the tokenizer that belongs to this model"))
+    return BaseModel(model, [], [], 0, _fingerprint(model, []))
+
+
+def _refuse_missing(config: ModelSection, names: Sequence[str]) -> None:
+    if names:
+        shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        raise ModelError(Problem("model.path", f"weights are missing in {config.path}: {shown}"))
+
+
+def _load_config(config: ModelSection) -> Any:
+    with _loading(config):
+        return AutoConfig.from_pretrained(
+            embedded.resolve(config.path, config.revision),
+            revision=config.revision,
+            trust_remote_code=config.trust_remote_code,
+        )
 
 
 def _head_modules(model: Any) -> list[str]:
@@ -135,18 +184,11 @@ def _fingerprint(model: Any, head: Sequence[str], samples: int = 64) -> str:
 @contextmanager
 def _loading(config: ModelSection) -> Iterator[None]:
     """Quiet while loading (we say in one line what the library tells in a table), and clear when it fails."""
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     try:
-        yield
+        with quiet_transformers():
+            yield
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise ModelError(_unloadable(config, error)) from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
 
 
 def _unloadable(config: ModelSection, error: Exception) -> Problem:

@@ -16,15 +16,16 @@ def check(corpus: Corpus) -> list[Finding]:
         count += example.key in labels
         labels[example.key].add(example.label)
     contradictory = sum(len(seen) > 1 for seen in labels.values())
+    what = "text" if corpus.format == "labelled" else "question"  # several answers to a question are no mistake
     if contradictory:
         message = f"{contradictory:,} texts stand in train with different labels"
         findings.append(Finding("duplicates", "warning", message, "decide on one label for each"))
     if count:
-        findings.append(Finding("duplicates", "note", f"{count:,} training rows repeat an earlier text"))
+        findings.append(Finding("duplicates", "note", f"{count:,} training rows repeat an earlier {what}"))
     for name in ("validation", "test"):
         shared = sum(example.key in labels for example in corpus.splits.get(name, []))
         if shared:
             total = len(corpus.splits[name])
-            message = f"{shared:,} of {total:,} {name} rows have a text that train has too: the result is flattered"
+            message = f"{shared:,} of {total:,} {name} rows have a {what} that train has too: the result is flattered"
             findings.append(Finding("duplicates", "warning", message, "take them out of one of the two"))
     return findings

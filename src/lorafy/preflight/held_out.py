@@ -17,6 +17,9 @@ def check(corpus: Corpus) -> list[Finding]:
     if not scored:
         texts = {example.key: example.label for example in corpus.splits["train"]}
         most = max(Counter(texts.values()).values())
+        if most < FEWEST_TO_CUT and corpus.format != "labelled":
+            message = f"{most} different question{'s' if most > 1 else ''}: too few to hold any out"
+            return [Finding("held_out", "error", message, "add rows, or give data.validation")]
         if most < FEWEST_TO_CUT:
             message = f"no label has more than {most} different text{'s' if most > 1 else ''}: too few to hold any out"
             return [Finding("held_out", "error", message, "add rows, or give data.validation")]

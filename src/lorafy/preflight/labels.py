@@ -13,6 +13,8 @@ SHOWN = 8
 
 
 def check(corpus: Corpus) -> list[Finding]:
+    if corpus.format != "labelled":
+        return []
     findings = []
     train = count_labels(corpus.splits["train"])
     num_rows = sum(train.values())

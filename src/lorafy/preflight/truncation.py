@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from ..types import Features, Finding
+from ..types import Encoded, Finding
 
 MUCH = 0.05
 
 
-def check_features(features: Mapping[str, Sequence[Features]], max_length: int) -> list[Finding]:
+def check_encoded(encoded: Mapping[str, Encoded], max_length: int) -> list[Finding]:
     findings = []
-    for split, encoded in features.items():
-        cut = sum(feature.truncated for feature in encoded)
+    for split, result in encoded.items():
+        cut = sum(feature.truncated for feature in result.features)
         if cut:
-            share = cut / len(encoded)
-            texts = f"{cut:,} of {len(encoded):,} {split} texts ({share:.1%})"
-            message = f"{texts} are longer than {max_length} tokens and lose their end"
+            share = cut / len(result.features)
+            texts = f"{cut:,} of {len(result.features):,} {split} texts ({share:.1%})"
+            is_classified = len(result.features[0].labels) == 1
+            loss = "lose their end" if is_classified else "lose the end of the question (the answers stay whole)"
+            message = f"{texts} are longer than {max_length} tokens and {loss}"
             level = "warning" if share > MUCH else "note"
             findings.append(Finding("truncation", level, message, "raise data.max_length if the model allows"))
     return findings

@@ -123,7 +123,7 @@ class Classification:
         logits = model(**batch.inputs).logits.float()
         loss_sum = functional.cross_entropy(logits, batch.labels, reduction="sum", ignore_index=IGNORE_INDEX)
         correct = (logits.detach().argmax(-1) == batch.labels).sum()
-        return LossOutput(loss_sum, correct, logits.detach())
+        return LossOutput(loss_sum, correct)
 
     def measure(self, model: Any, features: Sequence[Features], precision: Any) -> dict[str, float]:
         """Mean loss, accuracy, macro F1."""

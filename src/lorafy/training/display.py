@@ -58,9 +58,13 @@ class ProgressDisplay:
 
     def on_validation(self, record: Mapping[str, Any], is_best: bool) -> None:
         best = "  [green]best so far[/]" if is_best else ""
+        if "perplexity" in record:
+            figures = f"perplexity {record['perplexity']:.4g}  token accuracy {record['accuracy']:.2%}"
+        else:
+            figures = f"accuracy {record['accuracy']:.2%}  macro F1 {record['f1_macro']:.4f}"
         self._console.print(
             f"  step {record['step']:>5}  epoch {record['epoch']:.2f}  validation loss {record['loss']:.4f}  "
-            f"accuracy {record['accuracy']:.2%}  macro F1 {record['f1_macro']:.4f}{best}",
+            f"{figures}{best}",
             highlight=False,
         )
 

@@ -1,0 +1,90 @@
+"""lorafy generate"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .arguments import AsJson, Model, Overrides, messages, print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ..inference.generate import Answer
+
+Base = Annotated[bool, typer.Option("--base", help="ask the original model, without what was learned")]
+System = Annotated[str | None, typer.Option("--system", help="a system message")]
+
+
+def generate(
+    model: Model,
+    overrides: Overrides = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="one question")] = None,
+    input_file: Annotated[
+        Path | None, typer.Option("--input", help="questions: .txt with one a line, csv, tsv, json, jsonl or parquet")
+    ] = None,
+    output_file: Annotated[Path | None, typer.Option("--output", help="write the answers as .csv or .jsonl")] = None,
+    system: System = None,
+    compare: Annotated[bool, typer.Option("--compare", help="both answers, the original model's beside")] = False,
+    base: Base = False,
+    as_json: AsJson = False,
+) -> None:
+    """Answer one prompt or a file of them. Settings: generation.max_new_tokens=200, or --max_new_tokens 200."""
+    from ..api import load_language_model
+    from ..inference.prompts import check_output, read_questions, write_answers
+
+    check_output(output_file)
+    questions = read_questions(prompt, input_file, system)
+    language_model = load_language_model(model, overrides or [])
+    if (compare or base) and not language_model.has_base:
+        raise typer.BadParameter("this is the original model: there is nothing else to compare it with")
+    console = messages(as_json)
+    streams = len(questions) == 1 and not compare and not as_json and output_file is None
+    if streams:
+        answer = language_model.stream(questions[0], lambda text: typer.echo(text, nl=False), base=base)
+        typer.echo()
+        if answer.remark:
+            messages(as_json=True).print(answer.remark, style="yellow", highlight=False)
+        return
+    voices = {"base": True, "tuned": False} if compare else {"base": True} if base else {"tuned": False}
+    answers = {name: language_model.generate(questions, base=is_base) for name, is_base in voices.items()}
+    prompts = [question[-1].content for question in questions]
+    if output_file:
+        write_answers(prompts, answers, output_file)
+        messages(as_json=True).print(f"{len(prompts):,} answers written to {output_file}", highlight=False)
+    if as_json:
+        print_json({"answers": as_records(prompts, answers)})
+    elif not output_file:
+        print_answers(console, prompts, answers)
+
+
+def as_records(prompts: list[str], answers: dict[str, list[Answer]]) -> list[dict[str, Any]]:
+    from dataclasses import asdict
+
+    return [
+        {"prompt": prompt, **{name: asdict(several[index]) for name, several in answers.items()}}
+        for index, prompt in enumerate(prompts)
+    ]
+
+
+def print_answers(console: Console, prompts: list[str], answers: dict[str, list[Answer]]) -> None:
+    """A block for each prompt; two voices side by side."""
+    from rich.table import Table
+    from rich.text import Text
+
+    for index, prompt in enumerate(prompts):
+        console.print(Text(prompt, "bold"))
+        shown = {name: several[index] for name, several in answers.items()}
+        if len(shown) == 1:
+            (answer,) = shown.values()
+            console.print(Text(answer.text))
+        else:
+            table = Table(*shown, show_lines=True, expand=True)
+            table.add_row(*(Text(answer.text) for answer in shown.values()))
+            console.print(table)
+        for name, answer in shown.items():
+            if answer.remark:
+                console.print(f"{name}: {answer.remark}", style="yellow", highlight=False)
+        console.print()

@@ -1,0 +1,69 @@
+"""A conversation with a model: history, system message, and the base model's answer to the same question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..config.schema import GenerationSection
+from ..models.precision import Precision
+from ..tasks.causal_lm import CausalLM
+from ..types import Message
+from .generate import Answer, generate
+
+
+@dataclass
+class Chat:
+    """speaker: gives the model that answers, the tuned one or (True) the base; both in eval mode on the device.
+
+    `history` holds the messages so far; `num_forgotten` counts the turns that no longer fit into the context.
+    """
+
+    speaker: Callable[[bool], Any]
+    task: CausalLM
+    settings: GenerationSection
+    precision: Precision
+    seed: int = 0
+    system: str | None = None
+    use_base: bool = False
+    history: list[Message] = field(default_factory=list)
+    num_forgotten: int = 0
+
+    def ask(self, question: str, on_text: Callable[[str], None] | None = None) -> Answer:
+        """Answers and remembers. Raises DataError where the question alone is longer than the model reads."""
+        return self._answer([*self.history, Message("user", question)], on_text)
+
+    def ask_again(self, on_text: Callable[[str], None] | None = None) -> Answer | None:
+        """Another answer to the last question, in place of the last one; None where nothing was asked yet."""
+        if not self.history:
+            return None
+        return self._answer(self.history[:-1], on_text)
+
+    def reset(self) -> None:
+        self.history, self.num_forgotten = [], 0
+
+    def _answer(self, messages: list[Message], on_text: Callable[[str], None] | None) -> Answer:
+        messages = self._within_context(messages)
+        answer = generate(
+            self.speaker(self.use_base),
+            self.task,
+            [self._with_system(messages)],
+            self.settings,
+            self.precision,
+            seed=self.seed + len(messages),
+            on_text=on_text,
+        )[0]
+        self.history = [*messages, Message("assistant", answer.text)]
+        return answer
+
+    def _with_system(self, messages: list[Message]) -> list[Message]:
+        return messages if self.system is None else [Message("system", self.system), *messages]
+
+    def _within_context(self, messages: list[Message]) -> list[Message]:
+        """Without the oldest turns where question and a full answer would not fit."""
+        room = max(self.task.context_length - self.settings.max_new_tokens, self.task.context_length // 2)
+        while len(messages) > 2 and len(self.task.renderer.question_ids(self._with_system(messages))) > room:
+            messages = messages[2:]
+            self.num_forgotten += 1
+        return messages

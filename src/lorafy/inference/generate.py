@@ -1,0 +1,187 @@
+"""Conversations in, answers out: batches padded on the left, stops at the end of the answer, loops noticed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from ..config.schema import GenerationSection
+from ..models.precision import Precision
+from ..quiet import quiet_transformers
+from ..tasks.causal_lm import CausalLM
+from ..types import DataError, Message, Problem
+
+BATCH_SIZE = 16
+LONGEST_PERIOD = 64
+LOOP_REPEATS, LOOP_TOKENS = 4, 48
+"""So many equal stretches, and at least so many tokens of them: a table's ruler is shorter, a real loop has no end."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`text` is what the model wrote, unedited. `ended`: it came to its end by itself; else it was cut at
+    max_new_tokens, or stopped in a loop (`looped`)."""
+
+    text: str
+    num_tokens: int
+    ended: bool
+    looped: bool
+
+    @property
+    def remark(self) -> str | None:
+        """What a reader should know about how it stopped."""
+        if self.looped:
+            return "stopped: it repeated itself"
+        return None if self.ended else f"stopped after {self.num_tokens:,} tokens: generation.max_new_tokens"
+
+
+def generate(
+    model: Any,
+    task: CausalLM,
+    conversations: Sequence[Sequence[Message]],
+    settings: GenerationSection,
+    precision: Precision,
+    *,
+    seed: int = 0,
+    on_text: Callable[[str], None] | None = None,
+) -> list[Answer]:
+    """An answer to each conversation (which ends with a question). `model` is in eval mode on the precision's device.
+
+    seed: of the sampling; the same seed, settings and conversations give the same answers on the same machine.
+    on_text: is handed the text of a single conversation's answer while it is written.
+    Raises DataError where a question is longer than the model reads.
+    """
+    prompts = [task.renderer.question_ids(messages) for messages in conversations]
+    too_long = [index for index, ids in enumerate(prompts, start=1) if len(ids) >= task.context_length]
+    if too_long:
+        message = f"longer than the {task.context_length:,} tokens that this model reads: {len(too_long)} of them"
+        raise DataError(Problem(f"prompt {too_long[0]}", message, "shorten it"))
+    assert on_text is None or len(prompts) == 1, "only one answer can be streamed"
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    answers: dict[int, Answer] = {}
+    devices = [precision.device] if precision.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), quiet_transformers():
+        torch.manual_seed(seed)
+        for start in range(0, len(order), BATCH_SIZE):
+            rows = order[start : start + BATCH_SIZE]
+            found = _generate_batch(model, task, [prompts[row] for row in rows], settings, precision, on_text)
+            answers.update(zip(rows, found, strict=True))
+    return [answers[index] for index in range(len(prompts))]
+
+
+def _generate_batch(
+    model: Any,
+    task: CausalLM,
+    prompts: Sequence[list[int]],
+    settings: GenerationSection,
+    precision: Precision,
+    on_text: Callable[[str], None] | None,
+) -> list[Answer]:
+    longest = max(len(ids) for ids in prompts)
+    inputs = torch.full((len(prompts), longest), task.tokenizer.pad_token_id, dtype=torch.long)
+    mask = torch.zeros_like(inputs)
+    for row, ids in enumerate(prompts):
+        inputs[row, longest - len(ids) :] = torch.tensor(ids)
+        mask[row, longest - len(ids) :] = 1
+    ends = stop_ids(model, task)
+    room = min(settings.max_new_tokens, task.context_length - longest)
+    loops = LoopStop(longest, len(prompts))
+    with torch.inference_mode(), precision.autocast():
+        written = model.generate(
+            input_ids=inputs.to(precision.device),
+            attention_mask=mask.to(precision.device),
+            generation_config=_generation_config(model, settings, room, ends, task.tokenizer.pad_token_id),
+            stopping_criteria=StoppingCriteriaList([loops]),
+            streamer=None if on_text is None else _Streamer(task.tokenizer, ends, on_text),
+        )
+    answers = []
+    for row, ids in enumerate(written[:, longest:].tolist()):
+        stop = next((index for index, token in enumerate(ids) if token in ends), None)
+        loop = loops.length[row]
+        looped = loop is not None and (stop is None or stop >= loop)
+        kept = ids[:loop] if looped else ids[:stop]
+        text = task.tokenizer.decode(kept, skip_special_tokens=True)
+        answers.append(Answer(text, len(kept), ended=stop is not None and not looped, looped=looped))
+    return answers
+
+
+def stop_ids(model: Any, task: CausalLM) -> set[int]:
+    """The end that was trained, and whatever the model's makers say ends its texts."""
+    own = model.generation_config.eos_token_id
+    return {task.renderer.end_id, *(own if isinstance(own, list) else [] if own is None else [own])}
+
+
+def _generation_config(
+    model: Any, settings: GenerationSection, room: int, ends: set[int], pad_token_id: int
+) -> GenerationConfig:
+    """Ours in everything that shapes the text; of the model's own file only what the machinery needs."""
+    sampled = settings.temperature > 0
+    return GenerationConfig(
+        max_new_tokens=room,
+        do_sample=sampled,
+        temperature=settings.temperature if sampled else 1.0,
+        top_p=settings.top_p if sampled else 1.0,
+        top_k=0 if sampled else 50,  # 0: off; 50 is the value that greedy decoding ignores in silence
+        repetition_penalty=settings.repetition_penalty,
+        eos_token_id=sorted(ends),
+        pad_token_id=pad_token_id,
+        bos_token_id=copy.copy(model.generation_config.bos_token_id),
+    )
+
+
+def is_looping(ids: Sequence[int]) -> bool:
+    """Whether the last tokens repeat a stretch of up to LONGEST_PERIOD tokens again and again."""
+    for period in range(1, LONGEST_PERIOD + 1):
+        needed = max(LOOP_TOKENS, LOOP_REPEATS * period)
+        if len(ids) < needed:
+            continue
+        tail = ids[-needed:]
+        if tail[period:] == tail[:-period]:
+            return True
+    return False
+
+
+class LoopStop(StoppingCriteria):
+    """Stops a row of a batch where it repeats itself. `length`: its new tokens at that moment, else None."""
+
+    def __init__(self, prompt_length: int, num_rows: int):
+        self.prompt_length = prompt_length
+        self.length: list[int | None] = [None] * num_rows
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        for row, ids in enumerate(input_ids[:, self.prompt_length :].tolist()):
+            if self.length[row] is None and is_looping(ids):
+                self.length[row] = len(ids)
+        return torch.tensor([length is not None for length in self.length], device=input_ids.device)
+
+
+class _Streamer(BaseStreamer):
+    """Hands on the text as it grows, in whole characters: a Chinese character may be several tokens."""
+
+    def __init__(self, tokenizer: Any, ends: set[int], on_text: Callable[[str], None]):
+        self.tokenizer, self.ends, self.on_text = tokenizer, ends, on_text
+        self.ids: list[int] | None = None
+        self.shown = 0
+
+    def put(self, value: torch.Tensor) -> None:
+        if self.ids is None:  # the first call brings the prompt
+            self.ids = []
+            return
+        self.ids += [token for token in value.tolist() if token not in self.ends]
+        text = self.tokenizer.decode(self.ids, skip_special_tokens=True)
+        if not text.endswith("\ufffd"):
+            self._show(text)
+
+    def end(self) -> None:
+        self._show(self.tokenizer.decode(self.ids or [], skip_special_tokens=True))
+
+    def _show(self, text: str) -> None:
+        if len(text) > self.shown:
+            self.on_text(text[self.shown :])
+            self.shown = len(text)

@@ -1,0 +1,35 @@
+"""Answers that cannot be trained on, and how much of the text is trained at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..types import Encoded, Finding
+
+MOST_SKIPPED = 0.01
+"""More rows than this are not left out on the quiet: somebody has to decide."""
+SHOWN = 5
+
+
+def check_encoded(encoded: Mapping[str, Encoded], max_length: int) -> list[Finding]:
+    findings = []
+    for split, result in encoded.items():
+        if result.skipped:
+            total = len({feature.row for feature in result.features} | {skip.row for skip in result.skipped})
+            share = len(result.skipped) / total
+            rows = ", ".join(str(skip.row) for skip in result.skipped[:SHOWN])
+            more = ", ..." if len(result.skipped) > SHOWN else ""
+            what = f"{len(result.skipped):,} of {total:,} {split} rows ({share:.1%}) cannot be used"
+            message = f"{what}: {result.skipped[0].reason} (row {rows}{more})"
+            fix = "raise data.max_length if the model allows, shorten these answers, or take the rows out"
+            findings.append(Finding("answers", "error" if share > MOST_SKIPPED else "warning", message, fix))
+        elif not result.features:
+            findings.append(Finding("answers", "error", f"nothing in {split} can be trained on", "check the columns"))
+    train = encoded["train"].features
+    if train and len(train[0].labels) > 1:
+        targets, tokens = sum(feature.num_targets for feature in train), sum(map(len, train))
+        message = (
+            f"{targets:,} of {tokens:,} training tokens are targets ({targets / tokens:.0%}): answers and their end"
+        )
+        findings.append(Finding("answers", "note", message))
+    return findings
