@@ -128,7 +128,7 @@ def test_sample_answers_are_escaped_and_keep_their_lines(run: RunDirectory) -> N
     assert "white-space: pre-wrap" in source
     for text in LANGUAGE_SAMPLES[1]["references"]:
         assert text in page.text
-    assert "reference 2 of 2" in page.text and "此事我们稍后再议" in page.text
+    assert "2 references" in page.text and "此事我们稍后再议" in page.text
     assert page.text.count("did not end by itself") == 1
     assert "(nothing)" in page.text  # the base model's empty answer
     assert page.text.count("ran and") < 60

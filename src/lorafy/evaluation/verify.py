@@ -67,7 +67,7 @@ def check_merged(merged: torch.Tensor, adapter: torch.Tensor) -> Check:
 
 def check_differs(trained: torch.Tensor, base: torch.Tensor) -> Check:
     figure, tolerance = relative_difference(trained, base), DIFFERENT
-    meaning = "its logits differ from those of the base model under the same head"
+    meaning = "its logits differ from those of the base model (a classifier's: under the same head)"
     return Check("differs_from_base", meaning, figure > tolerance, figure, tolerance)
 
 

@@ -204,10 +204,11 @@ def compared_samples(rows: list[dict[str, Any]]) -> list[Sample]:
 
 
 def references(texts: list[str]) -> list[Said]:
-    if len(texts) == 1:
-        return [Said("reference", "reference", shortened(texts[0]))]
-    names = [f"reference {place} of {len(texts)}" for place in range(1, len(texts) + 1)]
-    return [Said(name, "reference", shortened(text)) for name, text in zip(names, texts, strict=True)]
+    """One column for all of them: the answers stay beside each other, whatever their number."""
+    if not texts:
+        return []
+    name = "reference" if len(texts) == 1 else f"{len(texts)} references"
+    return [Said(name, "reference", "\n\n".join(map(shortened, texts)))]
 
 
 def shortened(text: str) -> str:
