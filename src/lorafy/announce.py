@@ -85,7 +85,12 @@ def announce_model(console: Console, built: BuiltModel, precision: Precision) ->
             table.add_row(group.name, str(group.count), group.kind, shape)
         console.print(table)
     count = built.parameters
-    console.print(f"Trainable: {count.trainable:,} of {count.total:,} parameters ({count.share:.2%}).", highlight=False)
+    fewer = f", {built.num_base / count.trainable:,.0f} times fewer than full fine-tuning" if built.targets else ""
+    console.print(
+        f"Parameters: {built.num_base:,} in the model, {count.total:,} with what is added; trainable "
+        f"{count.trainable:,} ({count.share:.2%}{fewer}).",
+        highlight=False,
+    )
     if built.base.new_parameters:
         names = ", ".join(built.base.head)
         message = f"The head ({names}) is new: {built.base.new_parameters:,} values start at random and are trained."

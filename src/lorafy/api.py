@@ -207,7 +207,7 @@ def load(model: Path | str, overrides: Sequence[str] = ()) -> Classifier | Langu
     trained = load_trained(path)
     _require_same_base(trained)
     if trained.task.name == "causal_lm":
-        config = _generation_config(path, overrides)
+        config = _generation_config(Path(model), path, overrides)
         return LanguageModel(trained, config.generation, config.run.seed)
     if trained.folder is None and trained.base.new_parameters:
         fix = "train one first: lorafy train RECIPE"
@@ -241,7 +241,7 @@ def trained_path(model: Path | str) -> Path:
     config = load_config(path)
     if config.generation.model is not None:
         return Path(config.generation.model)
-    return _run_to_resume(path, config, path.stem).path
+    return _find_run(path, config, path.stem).path
 
 
 def _require_same_base(trained: Trained) -> None:
@@ -256,20 +256,18 @@ def _require_same_base(trained: Trained) -> None:
     raise ModelError(Problem(str(trained.folder), message, f"put the weights of {name} back, or train again"))
 
 
-def _generation_config(path: Path, overrides: Sequence[str]) -> RunConfig:
-    """The run's recipe where there is one; only `generation` and the seed may be set over it."""
-    run = RunDirectory(path if RunDirectory(path).is_run else path.parent)
+def _generation_config(model: Path, path: Path, overrides: Sequence[str]) -> RunConfig:
+    """The given recipe's settings, else the run's, else the defaults; only `generation` and the seed may be set."""
     overrides = normalise_overrides(overrides)
-    others = [
-        o
-        for o in overrides
-        if any(not key.startswith(("generation.", "run.seed")) for key in keys_of(override_name(o)))
-    ]
+    talking = ("generation.", "run.seed")
+    others = [o for o in overrides if any(not key.startswith(talking) for key in keys_of(override_name(o)))]
     if others:
         fix = f"here only generation.* and run.seed, such as {', '.join(GenerationSection.model_fields)}"
         raise ConfigError([Problem(other, "no effect on talking with a model", fix) for other in others])
-    if run.is_run:
-        return load_config(run.config, overrides)
+    run = next((run for run in map(RunDirectory, (path, path.parent)) if run.is_run), None)
+    recipe = model if model.is_file() else None if run is None else run.config
+    if recipe is not None:
+        return load_config(recipe, overrides)
     tree: dict[str, Any] = {"model": {"path": str(path)}, "data": {"train": "none"}}  # the tree wants some data
     return parse_config(tree, "the overrides", apply_overrides(tree, overrides), overrides)
 
@@ -329,7 +327,8 @@ def _new_run(config: RunConfig, stem: str) -> RunDirectory:
     return run
 
 
-def _run_to_resume(recipe: Recipe, config: RunConfig, stem: str) -> RunDirectory:
+def _find_run(recipe: Recipe, config: RunConfig, stem: str) -> RunDirectory:
+    """The run that a recipe made: the one it names, else its highest number. Raises RunError where there is none."""
     output_dir = Path(config.run.output_dir)
     path = Path(recipe) if isinstance(recipe, Path | str) else None
     if path is not None and path.is_dir():
@@ -341,10 +340,15 @@ def _run_to_resume(recipe: Recipe, config: RunConfig, stem: str) -> RunDirectory
     else:
         numbers = numbered_runs(output_dir, stem)
         if not numbers:
-            raise RunError(Problem(str(output_dir), f"holds no run of {stem} to resume", "train without --resume"))
+            raise RunError(Problem(str(output_dir), f"holds no run of {stem}", "train it first, without --resume"))
         run = RunDirectory(output_dir / f"{stem}-{numbers[-1]}")
     if not run.is_run:
-        raise RunError(Problem(str(run.path), "holds no run to resume", "train without --resume"))
+        raise RunError(Problem(str(run.path), "holds no run", "train it first, without --resume"))
+    return run
+
+
+def _run_to_resume(recipe: Recipe, config: RunConfig, stem: str) -> RunDirectory:
+    run = _find_run(recipe, config, stem)
     differing = config_differences(config, load_config(run.config))
     if differing:
         message = f"the recipe differs from the run's in {', '.join(differing)}"

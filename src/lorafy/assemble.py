@@ -118,7 +118,7 @@ def prepare(config: RunConfig) -> Prepared:
         raise UserError(problems)
     assert corpus is not None and findings is not None and task is not None
     encoded = {name: task.encode(examples) for name, examples in corpus.splits.items()}
-    findings += preflight.check_encoded(encoded, task.max_length)
+    findings += preflight.check_encoded(encoded, task.max_length, config.data)
     return Prepared(corpus, task, encoded, findings)
 
 
@@ -133,22 +133,27 @@ def _make_task(config: RunConfig, corpus: Corpus, tokenizer: Any) -> AnyTask:
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """The model to train, in float32 on the CPU, the base that it was made of, and the layers that got LoRA."""
+    """The model to train, in float32 on the CPU, the base that it was made of, and the layers that got LoRA.
+
+    `num_base`: parameters before anything was added, a new head included.
+    """
 
     model: Any
     base: BaseModel
     targets: list[TargetGroup]
     parameters: ParameterCount
+    num_base: int
 
 
 def build_model(config: RunConfig, task: AnyTask) -> BuiltModel:
     base = load_base(config.model, task, config.run.seed)
+    num_base = count_parameters(base.model).total
     targets = []
     if config.adapter.method == "lora":
         names = find_targets(base.model, config.adapter.target_modules, base.head)
         targets = group_targets(base.model, names)
     model = attach(base.model, config.adapter, base.head, embedded.public_name(config.model.path), config.run.seed)
-    return BuiltModel(model, base, targets, count_parameters(model))
+    return BuiltModel(model, base, targets, count_parameters(model), num_base)
 
 
 def load_base(section: ModelSection, task: AnyTask, seed: int) -> BaseModel:

@@ -42,12 +42,14 @@ class Piece:
 class Renderer:
     """Conversations as text and tokens. Make it with `make_renderer`.
 
+    space: the white space that the template writes before an answer, as part of what is trained.
     end: the text of the token that ends an answer. trailing: what the template writes behind it (untrained).
     """
 
     tokenizer: Any
     system: str | None
     thinking: bool
+    space: str
     end: str
     trailing: str
 
@@ -56,13 +58,19 @@ class Renderer:
         return self.tokenizer.convert_tokens_to_ids(self.end)
 
     @cached_property
-    def _line_end(self) -> list[int]:
-        return self.tokenizer("\n", add_special_tokens=False)["input_ids"]
+    def _leads(self) -> dict[str, list[int]]:
+        """What a piece may follow: a line's end (before an answer), an answer's end."""
+        return {
+            text: self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            for text in ("\n", self.end)
+        }
 
     @property
     def fingerprint(self) -> str:
         """Of all that decides how a question is put: template, settings, and how the tokenizer cuts text."""
-        probe = self.tokenizer("The quick fox, 12 % off!\n快速的狐狸", add_special_tokens=False)["input_ids"]
+        probe = self.tokenizer("The quick fox, 12 % off!\n快速的狐狸", add_special_tokens=False, verbose=False)[
+            "input_ids"
+        ]
         facts = [self.tokenizer.chat_template, self.system, self.thinking, self.end, self.end_id, probe]
         return hashlib.sha256(json.dumps(facts, ensure_ascii=False).encode()).hexdigest()
 
@@ -71,7 +79,8 @@ class Renderer:
         return self._render(messages, add_generation_prompt=True)
 
     def question_ids(self, messages: Sequence[Message]) -> list[int]:
-        return self._ids(self.question(messages), is_first=True)
+        """The tokens that generation starts from: those that training puts in front of the same answer."""
+        return self.encode(self._asked(messages))[0]
 
     def sequences(self, messages: Sequence[Message]) -> list[list[Piece]]:
         """One sequence with every answer trained; or, where the template rewrites what was said before (Qwen3 takes
@@ -87,14 +96,38 @@ class Renderer:
         return [pieces for pieces in apart if pieces is not None]
 
     def encode(self, pieces: Sequence[Piece]) -> tuple[list[int], list[bool]]:
-        """Token ids, and for each whether it is trained."""
+        """Token ids, and for each whether it is trained. `pieces`: a question, its answer, the next question ..."""
         ids: list[int] = []
         trained: list[bool] = []
         for index, piece in enumerate(pieces):
-            part = self._ids(piece.text, is_first=index == 0)
+            lead = None if index == 0 else "\n" if index % 2 else self.end
+            part = self._ids(piece.text, lead)
             ids += part
             trained += [piece.trained] * len(part)
         return ids, trained
+
+    def written(self, ids: Sequence[int]) -> str:
+        """The text of an answer's tokens, without special ones. Unedited: it follows a line's end, as in training, for
+        some tokenizers (Llama's) drop a space at the start of whatever they read."""
+        lead = self._leads["\n"]
+        before = self.tokenizer.decode(lead)
+        text = self.tokenizer.decode([*lead, *ids], skip_special_tokens=True)
+        if not text.startswith(before):
+            text = before + self.tokenizer.decode(ids, skip_special_tokens=True)
+        return text.removeprefix(before).removeprefix(self.space)
+
+    def _asked(self, messages: Sequence[Message]) -> list[Piece]:
+        """The question in the pieces of `sequences`; in one where the template rewrites what was said before."""
+        given = self.question(messages)
+        ends = [index for index, message in enumerate(messages) if message.role == "assistant"]
+        try:
+            said = self._pieces(messages, ends) or []
+        except DataError:  # an answer that is told otherwise now, such as one with thoughts in it
+            said = []
+        before = "".join(piece.text for piece in said)
+        if not given.startswith(before):
+            return [Piece(given, False)]
+        return [*said, Piece(given.removeprefix(before), False)]
 
     def _pieces(self, messages: Sequence[Message], ends: Sequence[int]) -> list[Piece] | None:
         """None where an answer's question does not begin with all that was said before it."""
@@ -128,16 +161,15 @@ class Renderer:
         except TemplateError as error:
             raise DataError(Problem("the chat template", f"refuses this conversation: {error}")) from error
 
-    def _ids(self, text: str, *, is_first: bool) -> list[int]:
-        """A piece after the first is tokenised as what follows a line's end: some tokenizers (Llama's) put a space
-        in front of whatever they are given."""
-        if is_first:
-            return self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        line_end = self._line_end
-        both = self.tokenizer(f"\n{text}", add_special_tokens=False)["input_ids"]
-        if both[: len(line_end)] == line_end:
-            return both[len(line_end) :]
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+    def _ids(self, text: str, lead: str | None) -> list[int]:
+        """A piece after the first is tokenised as what follows `lead`: some tokenizers (Llama's) put a space in front
+        of whatever they are given."""
+        if lead is not None:
+            before = self._leads[lead]
+            both = self.tokenizer(f"{lead}{text}", add_special_tokens=False, verbose=False)["input_ids"]
+            if both[: len(before)] == before:
+                return both[len(before) :]
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
 
 def make_renderer(tokenizer: Any, *, system: str | None = None, thinking: bool = False) -> Renderer:
@@ -150,7 +182,7 @@ def make_renderer(tokenizer: Any, *, system: str | None = None, thinking: bool =
             fix = "set eos_token in its tokenizer_config.json: an answer has to end"
             raise ModelError(Problem("model.path", "the tokenizer has no end token", fix))
         tokenizer.chat_template = _begin(tokenizer) + PLAIN_TEMPLATE
-    probe = Renderer(tokenizer, None, thinking, end="", trailing="")
+    probe = Renderer(tokenizer, None, thinking, space="", end="", trailing="")
     given = probe.question(PROBE[:1])
     whole = probe._render(PROBE, add_generation_prompt=False)
     before, found, after = whole.removeprefix(given).partition(PROBE[1].content)
@@ -164,11 +196,12 @@ def make_renderer(tokenizer: Any, *, system: str | None = None, thinking: bool =
         message = f"the chat template ends an answer with {after!r}, which holds no special token"
         fix = "a model could not learn to stop; add the end token to the chat_template"
         raise ModelError(Problem("the chat template", message, fix))
-    if thinking and probe.question(PROBE[:1]) == Renderer(tokenizer, None, False, "", "").question(PROBE[:1]):
+    if thinking and probe.question(PROBE[:1]) == Renderer(tokenizer, None, False, "", "", "").question(PROBE[:1]):
         fix = "remove it; only templates such as Qwen3's know it"
         raise ModelError(Problem("data.thinking", "no effect: the chat template has no thinking mode", fix))
     stop = after.index(end) + len(end)
-    return Renderer(tokenizer, system, thinking, end, after[stop:])
+    space = before if not before.strip() else ""
+    return Renderer(tokenizer, system, thinking, space, end, after[stop:])
 
 
 def _begin(tokenizer: Any) -> str:

@@ -59,8 +59,12 @@ def _score_language_model(
     encoded = task.encode(examples)
     if not encoded.features:
         raise DataError(Problem("data", f"no row fits into {task.max_length} tokens", "shorten the answers"))
-    asked = language.questions(examples, config.generation.evaluate_prompts)
-    longest = max((len(task.tokenizer(text)["input_ids"]) for a in asked for text in a.references), default=0)
+    # A question that leaves no room for an answer cannot be asked; its row is counted among the skipped.
+    fits = [e for e in examples if len(task.renderer.question_ids(e.messages[:-1])) + ANSWER_ROOM < task.context_length]
+    asked = language.questions(fits, config.generation.evaluate_prompts)
+    longest = max(
+        (len(task.tokenizer(text, verbose=False)["input_ids"]) for a in asked for text in a.references), default=0
+    )
     room = min(config.generation.max_new_tokens, round(ANSWER_LENGTH * longest) + ANSWER_ROOM)
     settings = config.generation.model_copy(update={"temperature": 0.0, "max_new_tokens": room})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lorafy.config.schema import DataSection
 from lorafy.data.corpus import Corpus
 from lorafy.preflight import check_corpus, check_encoded
 from lorafy.types import DataError, Encoded, Example, Features
@@ -78,7 +79,7 @@ def test_warnings_and_notes() -> None:
 @pytest.mark.parametrize(("cut", "level"), [(0, None), (5, "note"), (6, "warning")])
 def test_truncated_texts_are_counted(cut: int, level: str | None) -> None:
     features = [Features([1, 2], [0], i, truncated=i < cut) for i in range(100)]
-    findings = check_encoded({"train": Encoded(features, [])}, 2)
+    findings = check_encoded({"train": Encoded(features, [])}, 2, DataSection(train="a.csv"))
     assert [finding.level for finding in findings] == ([level] if level else [])
     if level:
         share = f"{cut}.0%"

@@ -106,6 +106,11 @@ class DataSection(Section):
     thinking: bool = Field(
         False, description="language models: the chat template's thinking mode (Qwen3), for training and for talking"
     )
+    too_long: Literal["refuse", "skip"] = Field(
+        "refuse",
+        description="language models: rows whose answer alone is longer than max_length: refuse the run where they are "
+        "more than 1 %, or skip them, however many. An answer is never cut",
+    )
     train_on_prompt: bool = Field(False, description="language models: learn the questions too, not the answers alone")
     labels: list[str] | None = Field(
         None, min_length=2, description="names for numeric labels: the first names label 0, and so on"

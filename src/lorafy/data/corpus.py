@@ -101,7 +101,7 @@ def load_corpus(config: RunConfig, generative: bool) -> Corpus:
 
 
 ONLY_LABELLED = ("labels", "balance")
-ONLY_CONVERSATIONS = ("system", "thinking", "train_on_prompt")
+ONLY_CONVERSATIONS = ("system", "thinking", "too_long", "train_on_prompt")
 
 
 def _without_effect(config: RunConfig, chosen: str) -> list[Problem]:

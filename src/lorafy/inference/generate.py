@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from ..config.schema import GenerationSection
 from ..models.precision import Precision
+from ..prompt import Renderer
 from ..quiet import quiet_transformers
 from ..tasks.causal_lm import CausalLM
 from ..types import DataError, Message, Problem
@@ -21,6 +23,10 @@ BATCH_SIZE = 16
 LONGEST_PERIOD = 64
 LOOP_REPEATS, LOOP_TOKENS = 4, 48
 """So many equal stretches, and at least so many tokens of them: a table's ruler is shorter, a real loop has no end."""
+
+NEUTRAL = {"num_beams": 1, "min_length": 0, "min_new_tokens": 0, "no_repeat_ngram_size": 0, "suppress_tokens": []}
+NEUTRAL_SAMPLING = {"min_p": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
+"""What is not said takes the model's own value: a generation_config.json with beams would change greedy answers."""
 
 
 @dataclass(frozen=True)
@@ -63,16 +69,24 @@ def generate(
         message = f"longer than the {task.context_length:,} tokens that this model reads: {len(too_long)} of them"
         raise DataError(Problem(f"prompt {too_long[0]}", message, "shorten it"))
     assert on_text is None or len(prompts) == 1, "only one answer can be streamed"
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     answers: dict[int, Answer] = {}
     devices = [precision.device] if precision.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), quiet_transformers():
         torch.manual_seed(seed)
-        for start in range(0, len(order), BATCH_SIZE):
-            rows = order[start : start + BATCH_SIZE]
-            found = _generate_batch(model, task, [prompts[row] for row in rows], settings, precision, on_text)
+        for rows, room in _batches([len(ids) for ids in prompts], settings.max_new_tokens, task.context_length):
+            found = _generate_batch(model, task, [prompts[row] for row in rows], settings, room, precision, on_text)
             answers.update(zip(rows, found, strict=True))
     return [answers[index] for index in range(len(prompts))]
+
+
+def _batches(lengths: Sequence[int], max_new_tokens: int, context_length: int) -> Iterator[tuple[list[int], int]]:
+    """Rows of like length and the new tokens they have room for: one that nearly fills the context shortens no other
+    row's answer."""
+    order = sorted(range(len(lengths)), key=lambda row: lengths[row])
+    for room, rows in itertools.groupby(order, key=lambda row: min(max_new_tokens, context_length - lengths[row])):
+        alike = list(rows)
+        for start in range(0, len(alike), BATCH_SIZE):
+            yield alike[start : start + BATCH_SIZE], room
 
 
 def _generate_batch(
@@ -80,6 +94,7 @@ def _generate_batch(
     task: CausalLM,
     prompts: Sequence[list[int]],
     settings: GenerationSection,
+    room: int,
     precision: Precision,
     on_text: Callable[[str], None] | None,
 ) -> list[Answer]:
@@ -90,7 +105,6 @@ def _generate_batch(
         inputs[row, longest - len(ids) :] = torch.tensor(ids)
         mask[row, longest - len(ids) :] = 1
     ends = stop_ids(model, task)
-    room = min(settings.max_new_tokens, task.context_length - longest)
     loops = LoopStop(longest, len(prompts))
     with torch.inference_mode(), precision.autocast():
         written = model.generate(
@@ -98,7 +112,7 @@ def _generate_batch(
             attention_mask=mask.to(precision.device),
             generation_config=_generation_config(model, settings, room, ends, task.tokenizer.pad_token_id),
             stopping_criteria=StoppingCriteriaList([loops]),
-            streamer=None if on_text is None else _Streamer(task.tokenizer, ends, on_text),
+            streamer=None if on_text is None else _Streamer(task.renderer, ends, on_text),
         )
     answers = []
     for row, ids in enumerate(written[:, longest:].tolist()):
@@ -106,8 +120,9 @@ def _generate_batch(
         loop = loops.length[row]
         looped = loop is not None and (stop is None or stop >= loop)
         kept = ids[:loop] if looped else ids[:stop]
-        text = task.tokenizer.decode(kept, skip_special_tokens=True)
-        answers.append(Answer(text, len(kept), ended=stop is not None and not looped, looped=looped))
+        answers.append(
+            Answer(task.renderer.written(kept), len(kept), ended=stop is not None and not looped, looped=looped)
+        )
     return answers
 
 
@@ -123,6 +138,7 @@ def _generation_config(
     """Ours in everything that shapes the text; of the model's own file only what the machinery needs."""
     sampled = settings.temperature > 0
     return GenerationConfig(
+        **(NEUTRAL | (NEUTRAL_SAMPLING if sampled else {})),
         max_new_tokens=room,
         do_sample=sampled,
         temperature=settings.temperature if sampled else 1.0,
@@ -164,8 +180,8 @@ class LoopStop(StoppingCriteria):
 class _Streamer(BaseStreamer):
     """Hands on the text as it grows, in whole characters: a Chinese character may be several tokens."""
 
-    def __init__(self, tokenizer: Any, ends: set[int], on_text: Callable[[str], None]):
-        self.tokenizer, self.ends, self.on_text = tokenizer, ends, on_text
+    def __init__(self, renderer: Renderer, ends: set[int], on_text: Callable[[str], None]):
+        self.renderer, self.ends, self.on_text = renderer, ends, on_text
         self.ids: list[int] | None = None
         self.shown = 0
 
@@ -174,12 +190,12 @@ class _Streamer(BaseStreamer):
             self.ids = []
             return
         self.ids += [token for token in value.tolist() if token not in self.ends]
-        text = self.tokenizer.decode(self.ids, skip_special_tokens=True)
+        text = self.renderer.written(self.ids)
         if not text.endswith("\ufffd"):
             self._show(text)
 
     def end(self) -> None:
-        self._show(self.tokenizer.decode(self.ids or [], skip_special_tokens=True))
+        self._show(self.renderer.written(self.ids or []))
 
     def _show(self, text: str) -> None:
         if len(text) > self.shown:

@@ -1,13 +1,14 @@
 """Checks before the first step. One file a check; each returns findings, none prints.
 
 `run_checks` calls every file of this folder: `check(corpus) -> list[Finding]` on the examples, or
-`check_encoded(encoded, max_length) -> list[Finding]` on what the tokenizer made of them.
+`check_encoded(encoded, max_length, data) -> list[Finding]` on what the tokenizer made of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..config.schema import DataSection
 from ..contracts import load_plugin, plugin_names
 from ..data.corpus import Corpus
 from ..types import DataError, Encoded, Finding, Problem
@@ -18,10 +19,10 @@ def check_corpus(corpus: Corpus) -> list[Finding]:
     return _raise_errors([finding for check in _functions("check") for finding in check(corpus)])
 
 
-def check_encoded(encoded: Mapping[str, Encoded], max_length: int) -> list[Finding]:
+def check_encoded(encoded: Mapping[str, Encoded], max_length: int, data: DataSection) -> list[Finding]:
     """Every finding on the encoded examples. Raises DataError with all those that are errors."""
     checks = _functions("check_encoded")
-    return _raise_errors([finding for check in checks for finding in check(encoded, max_length)])
+    return _raise_errors([finding for check in checks for finding in check(encoded, max_length, data)])
 
 
 def _functions(name: str) -> list:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..config.schema import DataSection
 from ..types import Encoded, Finding
 
 MOST_SKIPPED = 0.01
@@ -11,7 +12,7 @@ MOST_SKIPPED = 0.01
 SHOWN = 5
 
 
-def check_encoded(encoded: Mapping[str, Encoded], max_length: int) -> list[Finding]:
+def check_encoded(encoded: Mapping[str, Encoded], max_length: int, data: DataSection) -> list[Finding]:
     findings = []
     for split, result in encoded.items():
         if result.skipped:
@@ -21,9 +22,10 @@ def check_encoded(encoded: Mapping[str, Encoded], max_length: int) -> list[Findi
             more = ", ..." if len(result.skipped) > SHOWN else ""
             what = f"{len(result.skipped):,} of {total:,} {split} rows ({share:.1%}) cannot be used"
             message = f"{what}: {result.skipped[0].reason} (row {rows}{more})"
-            fix = "raise data.max_length if the model allows, shorten these answers, or take the rows out"
-            findings.append(Finding("answers", "error" if share > MOST_SKIPPED else "warning", message, fix))
-        elif not result.features:
+            fix = "raise data.max_length if the model allows, shorten the answers, or leave the rows out: data.too_long=skip"
+            is_refused = share > MOST_SKIPPED and data.too_long == "refuse"
+            findings.append(Finding("answers", "error" if is_refused else "warning", message, fix))
+        if not result.features:
             findings.append(Finding("answers", "error", f"nothing in {split} can be trained on", "check the columns"))
     train = encoded["train"].features
     if train and len(train[0].labels) > 1:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..config.schema import DataSection
 from ..types import Encoded, Finding
 
 MUCH = 0.05
 
 
-def check_encoded(encoded: Mapping[str, Encoded], max_length: int) -> list[Finding]:
+def check_encoded(encoded: Mapping[str, Encoded], max_length: int, data: DataSection) -> list[Finding]:
     findings = []
     for split, result in encoded.items():
         cut = sum(feature.truncated for feature in result.features)

@@ -132,9 +132,11 @@ class CausalLM:
         return feature if len(feature) <= self.max_length else None
 
     def _plain_text(self, example: Conversation) -> list[Features | None]:
-        ids = [*self.tokenizer(example.answer)["input_ids"], self.renderer.end_id]
-        parts = [ids[start : start + self.max_length] for start in range(0, len(ids), self.max_length)]
-        return [Features(part, [IGNORE_INDEX, *part[1:]], example.row) for part in parts if len(part) > 1]
+        """Each sequence begins with the last token of the one before, so that every token but the first is a target."""
+        ids = [*self.tokenizer(example.answer, verbose=False)["input_ids"], self.renderer.end_id]
+        starts = range(0, len(ids) - 1, self.max_length - 1)
+        parts = [ids[start : start + self.max_length] for start in starts]
+        return [Features(part, [IGNORE_INDEX, *part[1:]], example.row) for part in parts]
 
     def padded_length(self, num_tokens: int) -> int:
         return max(num_tokens, min(-(-num_tokens // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self.max_length))
