@@ -173,6 +173,8 @@ class Trained:
     folder: Path | None
     base: BaseModel
     precision: Precision
+    section: ModelSection
+    """Where the base lies."""
 
     def merge(self) -> None:
         self.model = files.merged(self.model)
@@ -185,6 +187,10 @@ class Trained:
         self.model.requires_grad_(False)
         hold_frozen_weights(self.model, self.precision.dtype)
         self.place()
+
+    def release(self) -> None:
+        """Frees the weights: two models of some billion values do not fit beside each other."""
+        self.model, self.base = None, replace(self.base, model=None)
 
     @torch.inference_mode()
     def logits(self, inputs: Mapping[str, torch.Tensor], precision: Precision) -> torch.Tensor:
@@ -226,7 +232,8 @@ def load_trained(path: Path | str) -> Trained:
         model = files.load_lora(model, folder)
     elif manifest.method == "none":
         model = files.load_head(model, folder, manifest.head)
-    return Trained(model.eval(), task, manifest, folder, base, choose_precision(section.dtype, choose_device()))
+    precision = choose_precision(section.dtype, choose_device())
+    return Trained(model.eval(), task, manifest, folder, base, precision, section)
 
 
 def _task_of(manifest: files.Manifest, folder: Path, section: ModelSection) -> AnyTask:
@@ -257,7 +264,7 @@ def _load_plain(section: ModelSection) -> Trained:
     else:
         task = Classification(tokenizer, _labels_of(section), longest_text(section, tokenizer, None))
     base = load_base(section, task, seed=0)
-    return Trained(base.model.eval(), task, None, None, base, choose_precision("auto", choose_device()))
+    return Trained(base.model.eval(), task, None, None, base, choose_precision("auto", choose_device()), section)
 
 
 def _load_foreign_adapter(folder: Path) -> Trained:
@@ -282,7 +289,7 @@ def _load_foreign_adapter(folder: Path) -> Trained:
         fix = "train it again with the whole head in modules_to_save"
         raise ModelError(Problem(str(folder), message, fix))
     model = files.load_lora(base.model, folder)
-    return Trained(model.eval(), task, None, folder, base, choose_precision("auto", choose_device()))
+    return Trained(model.eval(), task, None, folder, base, choose_precision("auto", choose_device()), section)
 
 
 def _foreign_labels(folder: Path, section: ModelSection) -> list[str]:
@@ -317,12 +324,23 @@ def differing_base_logits(trained: Trained, inputs: Mapping[str, torch.Tensor], 
             return trained.logits(inputs, precision)
         finally:
             files.set_lora_enabled(trained.model, True)
-    base = load_base(ModelSection(**manifest.model), trained.task, manifest.seed)
+    base = load_base(trained.section, trained.task, manifest.seed)
     if manifest.method == "full":
         head = _tensors_below(trained.model, manifest.head)
         base.model.load_state_dict(head, strict=False)
-    fresh = Trained(base.model.to(precision.device).eval(), trained.task, manifest, None, base, precision)
+    fresh = Trained(
+        base.model.to(precision.device).eval(), trained.task, manifest, None, base, precision, trained.section
+    )
     return fresh.logits(inputs, precision)
+
+
+def load_original(trained: Trained) -> Any:
+    """The base model as it was before training, ready for use on the device."""
+    seed = 0 if trained.manifest is None else trained.manifest.seed
+    base = load_base(trained.section, trained.task, seed)
+    original = replace(trained, model=base.model, base=base)
+    original.settle()
+    return original.model
 
 
 def probe_inputs(trained: Trained) -> dict[str, torch.Tensor]:

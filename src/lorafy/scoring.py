@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
 from .adapters import files
-from .assemble import Trained, differing_base_logits, load_base
-from .config.schema import ModelSection, RunConfig
+from .assemble import Trained, differing_base_logits, load_original
+from .config.schema import RunConfig
 from .data.corpus import Corpus, load_corpus
 from .evaluation import language
 from .evaluation import verify as verification
@@ -55,7 +54,7 @@ def score(trained: Trained, config: RunConfig, run: RunDirectory | None) -> dict
 def _score_language_model(
     trained: Trained, task: CausalLM, examples: Sequence[Conversation], config: RunConfig
 ) -> dict[str, Any]:
-    """The base first, on the same questions, then what was trained."""
+    """What was trained, then its base on the same questions."""
     encoded = task.encode(examples)
     if not encoded.features:
         raise DataError(Problem("data", f"no row fits into {task.max_length} tokens", "shorten the answers"))
@@ -74,14 +73,14 @@ def _score_language_model(
 
         return language.score(model, task, encoded, asked, write, trained.precision)
 
-    base_metrics = base_answers = None
-    if trained.folder is not None:
-        with base_of(trained) as base:
-            base_metrics, base_answers = measure(base)
     checks = verify(trained)
     trained.merge()
     trained.settle()
     metrics, answers = measure(trained.model)
+    base_metrics = base_answers = None
+    if trained.folder is not None:
+        trained.release()
+        base_metrics, base_answers = measure(load_original(trained))
     return {
         "num_examples": len(examples),
         "num_skipped": len(encoded.skipped),
@@ -91,22 +90,6 @@ def _score_language_model(
         "samples": language.samples(asked, answers, base_answers),
         "verification": checks,
     }
-
-
-@contextmanager
-def base_of(trained: Trained) -> Iterator[Any]:
-    """The model without what was learned, on the device, in eval mode. `trained` is as before afterwards."""
-    if trained.manifest is not None and trained.manifest.method == "full":
-        base = load_base(ModelSection(**trained.manifest.model), trained.task, trained.manifest.seed).model
-        yield base.to(trained.precision.device).eval()
-        return
-    trained.place()
-    files.set_lora_enabled(trained.model, False)
-    try:
-        yield trained.model
-    finally:
-        files.set_lora_enabled(trained.model, True)
-        trained.model.to("cpu")
 
 
 def verify(trained: Trained) -> dict[str, Any] | None:

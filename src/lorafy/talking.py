@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .adapters import files
-from .adapters.attach import hold_frozen_weights
-from .assemble import Trained, load_base
-from .config.schema import GenerationSection, ModelSection
+from .assemble import Trained, load_original
+from .config.schema import GenerationSection
 from .inference.chat import Chat
 from .inference.generate import Answer, generate
 from .tasks.causal_lm import CausalLM
@@ -74,10 +73,6 @@ class LanguageModel:
 
     def _loaded_base(self) -> Any:
         """Full fine-tuning changed every weight: its base is another model, loaded when it is first asked."""
-        trained = self._trained
-        if self._base is None and trained.manifest is not None:
-            base = load_base(ModelSection(**trained.manifest.model), trained.task, trained.manifest.seed).model
-            base.requires_grad_(False)
-            hold_frozen_weights(base, trained.precision.dtype)
-            self._base = base.to(trained.precision.device).eval()
+        if self._base is None:
+            self._base = load_original(self._trained)
         return self._base

@@ -44,17 +44,18 @@ class Chat:
         self.history, self.num_forgotten = [], 0
 
     def _answer(self, messages: list[Message], on_text: Callable[[str], None] | None) -> Answer:
-        messages = self._within_context(messages)
+        kept = self._within_context(messages)
         answer = generate(
             self.speaker(self.use_base),
             self.task,
-            [self._with_system(messages)],
+            [self._with_system(kept)],
             self.settings,
             self.precision,
-            seed=self.seed + len(messages),
+            seed=self.seed + len(kept),
             on_text=on_text,
         )[0]
-        self.history = [*messages, Message("assistant", answer.text)]
+        self.history = [*kept, Message("assistant", answer.text)]
+        self.num_forgotten += (len(messages) - len(kept)) // 2
         return answer
 
     def _with_system(self, messages: list[Message]) -> list[Message]:
@@ -65,5 +66,4 @@ class Chat:
         room = max(self.task.context_length - self.settings.max_new_tokens, self.task.context_length // 2)
         while len(messages) > 2 and len(self.task.renderer.question_ids(self._with_system(messages))) > room:
             messages = messages[2:]
-            self.num_forgotten += 1
         return messages
