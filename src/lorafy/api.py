@@ -20,7 +20,7 @@ from .assemble import Prepared, Trained, find_trained, load_trained
 from .config import RunConfig, load_config, parse_config
 from .config.flat import keys_of, override_name
 from .config.load import apply_overrides, normalise_overrides, resolve_paths
-from .config.schema import DEFAULT_SPLIT, GenerationSection
+from .config.schema import DEFAULT_SPLIT
 from .data.saved import save_encoded
 from .evaluation import verify as verification
 from .inference.classify import Prediction, classify
@@ -203,7 +203,7 @@ def load(model: Path | str, overrides: Sequence[str] = ()) -> Classifier | Langu
     MODEL is a run, an adapter folder, a model, or a recipe (which means its run). Raises ModelError where an adapter
     lies on another base than it was trained on.
     """
-    path = trained_path(model)
+    path = trained_path(model, overrides)
     trained = load_trained(path)
     _require_same_base(trained)
     if trained.task.name == "causal_lm":
@@ -231,14 +231,14 @@ def load_language_model(model: Path | str, overrides: Sequence[str] = ()) -> Lan
     return loaded
 
 
-def trained_path(model: Path | str) -> Path:
+def trained_path(model: Path | str, overrides: Sequence[str] = ()) -> Path:
     """MODEL as a path; a recipe stands for the model that its generation.model names, else for its run."""
     path = Path(model)
     if path.suffix.lower() not in (".yaml", ".yml") or not path.is_file():
         return path
-    if RunDirectory(path.parent).config == path:
+    if _is_config_of_run(path):
         return path.parent
-    config = load_config(path)
+    config = load_config(path, overrides)
     if config.generation.model is not None:
         return Path(config.generation.model)
     return _find_run(path, config, path.stem).path
@@ -259,11 +259,10 @@ def _require_same_base(trained: Trained) -> None:
 def _generation_config(model: Path, path: Path, overrides: Sequence[str]) -> RunConfig:
     """The given recipe's settings, else the run's, else the defaults; only `generation` and the seed may be set."""
     overrides = normalise_overrides(overrides)
-    talking = ("generation.", "run.seed")
-    others = [o for o in overrides if any(not key.startswith(talking) for key in keys_of(override_name(o)))]
-    if others:
-        fix = f"here only generation.* and run.seed, such as {', '.join(GenerationSection.model_fields)}"
-        raise ConfigError([Problem(other, "no effect on talking with a model", fix) for other in others])
+    _refuse_others(overrides, ("generation.", "run.seed"), "talking with a model")
+    if _sets("generation.model", overrides) and not model.is_file():
+        problem = Problem("generation.model", "no effect: the model is named already", f"it is {model}; remove this")
+        raise ConfigError(problem)
     run = next((run for run in map(RunDirectory, (path, path.parent)) if run.is_run), None)
     recipe = model if model.is_file() else None if run is None else run.config
     if recipe is not None:
@@ -291,6 +290,14 @@ def merge(model: Path | str, output: Path | str) -> dict[str, Any]:
     return {"output": str(output), "verification": verification.as_result([check])}
 
 
+def _refuse_others(overrides: Sequence[str], allowed: tuple[str, ...], what: str) -> None:
+    """Raises ConfigError for settings that this verb does not look at."""
+    others = [o for o in overrides if any(not key.startswith(allowed) for key in keys_of(override_name(o)))]
+    if others:
+        fix = f"here only {', '.join(name + '*' if name.endswith('.') else name for name in allowed)}"
+        raise ConfigError([Problem(other, f"no effect on {what}", fix) for other in others])
+
+
 def _sets(key: str, overrides: Sequence[str]) -> bool:
     return any(key in keys_of(override_name(override)) for override in overrides)
 
@@ -298,6 +305,7 @@ def _sets(key: str, overrides: Sequence[str]) -> bool:
 def _data_config(path: Path, overrides: Sequence[str]) -> RunConfig:
     """The run's own recipe with overrides on it, or for another MODEL a recipe made of the overrides alone."""
     overrides = normalise_overrides(overrides)
+    _refuse_others([o for o in overrides if "=" in o], ("data.", "generation.", "run.seed"), "an evaluation")
     run = RunDirectory(path)
     if not run.is_run and find_trained(path) is not None and RunDirectory(path.parent).is_run:
         run = RunDirectory(path.parent)
@@ -327,13 +335,18 @@ def _new_run(config: RunConfig, stem: str) -> RunDirectory:
     return run
 
 
+def _is_config_of_run(path: Path) -> bool:
+    run = RunDirectory(path.parent)
+    return run.is_run and run.config == path
+
+
 def _find_run(recipe: Recipe, config: RunConfig, stem: str) -> RunDirectory:
     """The run that a recipe made: the one it names, else its highest number. Raises RunError where there is none."""
     output_dir = Path(config.run.output_dir)
     path = Path(recipe) if isinstance(recipe, Path | str) else None
     if path is not None and path.is_dir():
         run = RunDirectory(path)
-    elif path is not None and RunDirectory(path.parent).config == path:
+    elif path is not None and _is_config_of_run(path):
         run = RunDirectory(path.parent)
     elif config.run.name:
         run = RunDirectory(output_dir / config.run.name)

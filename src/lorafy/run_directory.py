@@ -46,7 +46,8 @@ class RunDirectory:
 
     @property
     def is_run(self) -> bool:
-        return self.config.is_file()
+        """A config.yaml alone is somebody's recipe."""
+        return self.config.is_file() and self.preflight.is_file()
 
     @property
     def is_finished(self) -> bool:

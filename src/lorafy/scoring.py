@@ -58,9 +58,12 @@ def _score_language_model(
     encoded = task.encode(examples)
     if not encoded.features:
         raise DataError(Problem("data", f"no row fits into {task.max_length} tokens", "shorten the answers"))
-    # A question that leaves no room for an answer cannot be asked; its row is counted among the skipped.
-    fits = [e for e in examples if len(task.renderer.question_ids(e.messages[:-1])) + ANSWER_ROOM < task.context_length]
-    asked = language.questions(fits, config.generation.evaluate_prompts)
+    # A question that leaves no room for an answer cannot be asked; it is left out.
+    asked = [
+        question
+        for question in language.questions(examples, config.generation.evaluate_prompts)
+        if len(task.renderer.question_ids(question.messages)) + ANSWER_ROOM < task.context_length
+    ]
     longest = max(
         (len(task.tokenizer(text, verbose=False)["input_ids"]) for a in asked for text in a.references), default=0
     )

@@ -11,6 +11,8 @@ import pytest
 
 from command_line import Outcome
 from lorafy import cli
+from parrots import train_parrot
+from small_models import base_models, language_bases, one_thread, sums_json  # noqa: F401  # fixtures
 
 
 @pytest.fixture
@@ -28,3 +30,9 @@ def lorafy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
         return Outcome(code, shown.out, shown.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def parrot(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run: its adapter answers everything with `Tuned!`, its base with `Base.`. Read it only."""
+    return train_parrot(tmp_path_factory.mktemp("parrot")).path

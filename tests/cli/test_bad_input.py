@@ -140,7 +140,8 @@ def test_an_output_directory_that_holds_something_is_refused(
 ) -> None:
     folder = tmp_path / "runs" / "mine"
     folder.mkdir(parents=True)
-    (folder / ("config.yaml" if holds_run else "thesis.docx")).write_text("precious", encoding="utf-8")
+    for name in ("config.yaml", "preflight.json") if holds_run else ("thesis.docx",):
+        (folder / name).write_text("precious", encoding="utf-8")
     tree = {"run": {"name": "mine"}, "model": {"path": tiny_bert}, "data": {"train": sms_csv}}
     shown = refused(tree, f"run.output_dir={tmp_path / 'runs'}")
     assert f"{folder}: already holds {'a run' if holds_run else 'files'}" in shown

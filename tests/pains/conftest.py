@@ -6,7 +6,7 @@ import pytest
 
 from lorafy.config.schema import RunConfig
 from lorafy.run_directory import RunDirectory
-from small_models import base_models, one_thread  # noqa: F401  # fixtures
+from small_models import base_models, language_bases, one_thread, stories, sums_json  # noqa: F401  # fixtures
 from tiny_models import make_config
 from trained_runs import train
 

@@ -1,8 +1,9 @@
-"""Every recipe of recipes/ trains, evaluates and verifies, with a tiny model and small local data in its places."""
+"""Every recipe for classifiers trains, evaluates and verifies, with a tiny model and small local data in its places."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from lorafy.config import load_config
 from tiny_models import save_distilbert
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+NAMES = ["agnews", "sms_spam", "sst2_bert", "sst2_distilbert", "thucnews"]
 TITLES = (
     "股市今日上涨",
     "新楼盘开售",
@@ -84,6 +85,12 @@ def test_recipe_trains(name: str, tmp_path: Path, replacements: dict[str, list[s
     assert run.path.name == f"{name}-1"
     assert run.results["verification"]["passed"], json.dumps(run.results["verification"], indent=2)
     assert run.directory.report.is_file()
+
+
+def test_every_recipe_has_its_test() -> None:
+    language = (Path(__file__).parent / "test_language_recipes.py").read_text(encoding="utf-8")
+    tested = {*NAMES, *re.findall(r"^def test_(\w+)\(tmp_path", language, re.MULTILINE)}
+    assert tested == {path.stem for path in RECIPES.rglob("*.yaml")}
 
 
 def test_recipes_say_only_what_differs() -> None:

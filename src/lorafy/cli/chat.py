@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-import typer
-
 from .arguments import Model, Overrides, messages
 from .generate import Base, System
 
@@ -27,11 +25,13 @@ LEAVE = ("exit", "quit", "/exit", "/quit")
 def chat(model: Model, overrides: Overrides = None, system: System = None, base: Base = False) -> None:
     """Talk with a model: it streams, remembers, and /base and /tuned answer the same question. `exit` leaves."""
     from ..api import load_language_model
+    from ..types import ConfigError, Problem
 
     console = messages()
     language_model = load_language_model(model, overrides or [])
     if base and not language_model.has_base:
-        raise typer.BadParameter("this is the original model already")
+        message = "no effect: this is the original model, and there is no other"
+        raise ConfigError(Problem("--base", message, "remove it, or name a run or an adapter"))
     conversation = language_model.chat(system=system, base=base)
     name = "the original model" if base or not language_model.has_base else "the trained model"
     console.print(f"Talking with {name} of {model}. Type exit to leave, /help for more.", highlight=False)

@@ -34,12 +34,17 @@ def generate(
     """Answer one prompt or a file of them. Settings: generation.max_new_tokens=200, or --max_new_tokens 200."""
     from ..api import load_language_model
     from ..inference.prompts import check_output, read_questions, write_answers
+    from ..types import ConfigError, Problem
 
+    if base and compare:
+        raise ConfigError(Problem("--base", "no effect with --compare, which asks both", "remove one of them"))
     check_output(output_file)
     questions = read_questions(prompt, input_file, system)
     language_model = load_language_model(model, overrides or [])
     if (compare or base) and not language_model.has_base:
-        raise typer.BadParameter("this is the original model: there is nothing else to compare it with")
+        option = "--compare" if compare else "--base"
+        message = "no effect: this is the original model, and there is no other"
+        raise ConfigError(Problem(option, message, "remove it, or name a run or an adapter"))
     console = messages(as_json)
     streams = len(questions) == 1 and not compare and not as_json and output_file is None
     if streams:

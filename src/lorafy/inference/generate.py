@@ -31,19 +31,22 @@ NEUTRAL_SAMPLING = {"min_p": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_
 
 @dataclass(frozen=True)
 class Answer:
-    """`text` is what the model wrote, unedited. `ended`: it came to its end by itself; else it was cut at
-    max_new_tokens, or stopped in a loop (`looped`)."""
+    """`text` is what the model wrote, unedited. `ended`: it came to its end by itself; else it was stopped in a loop
+    (`looped`), where the model reads no more (`full`), or at max_new_tokens."""
 
     text: str
     num_tokens: int
     ended: bool
     looped: bool
+    full: bool = False
 
     @property
     def remark(self) -> str | None:
         """What a reader should know about how it stopped."""
         if self.looped:
             return "stopped: it repeated itself"
+        if self.full:
+            return f"stopped after {self.num_tokens:,} tokens: question and answer fill what this model reads at once"
         return None if self.ended else f"stopped after {self.num_tokens:,} tokens: generation.max_new_tokens"
 
 
@@ -120,9 +123,9 @@ def _generate_batch(
         loop = loops.length[row]
         looped = loop is not None and (stop is None or stop >= loop)
         kept = ids[:loop] if looped else ids[:stop]
-        answers.append(
-            Answer(task.renderer.written(kept), len(kept), ended=stop is not None and not looped, looped=looped)
-        )
+        ended = stop is not None and not looped
+        full = not ended and not looped and room < settings.max_new_tokens
+        answers.append(Answer(task.renderer.written(kept), len(kept), ended, looped, full))
     return answers
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path
 
@@ -40,7 +40,10 @@ def read_questions(prompt: str | None, path: Path | None, system: str | None) ->
 
 
 def _questions_of(path: Path) -> list[tuple[int, list[Message]]]:
-    table = read_source(str(path.absolute()), DataSection(train=str(path)), "test")["test"]
+    try:
+        table = read_source(str(path.absolute()), DataSection(train=str(path)), "test")["test"]
+    except DataError as error:
+        raise DataError(replace(problem, where="--input") for problem in error.problems) from error
     if list(table.columns) == ["text"]:  # a line a question
         return [
             (row, [Message("user", str(record["text"]))]) for record, row in zip(table.records, table.rows, strict=True)
@@ -56,7 +59,7 @@ def _questions_of(path: Path) -> list[tuple[int, list[Message]]]:
 
 def write_answers(prompts: Sequence[str], answers: Mapping[str, Sequence[Answer]], path: Path) -> None:
     """As .csv or .jsonl: a row a prompt, and the text (jsonl: all that is known) of each voice."""
-    if path.suffix == ".jsonl":
+    if path.suffix.lower() == ".jsonl":
         rows = [
             {"prompt": prompt, **{name: asdict(several[index]) for name, several in answers.items()}}
             for index, prompt in enumerate(prompts)

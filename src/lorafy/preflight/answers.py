@@ -22,9 +22,7 @@ def check_encoded(encoded: Mapping[str, Encoded], max_length: int, data: DataSec
             more = ", ..." if len(result.skipped) > SHOWN else ""
             what = f"{len(result.skipped):,} of {total:,} {split} rows ({share:.1%}) cannot be used"
             message = f"{what}: {result.skipped[0].reason} (row {rows}{more})"
-            fix = (
-                "raise data.max_length if the model allows, shorten them, or leave them out: data.too_long=skip"
-            )
+            fix = "raise data.max_length if the model allows, shorten them, or leave them out: data.too_long=skip"
             is_refused = share > MOST_SKIPPED and data.too_long == "refuse"
             findings.append(Finding("answers", "error" if is_refused else "warning", message, fix))
         if not result.features:
