@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from peft import get_peft_model_state_dict
 from rich.console import Console
 from safetensors.torch import load_file
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import lorafy
 from lorafy.data.batches import StepPlan
@@ -30,9 +32,14 @@ def without_dropout(base: Path, folder: Path) -> Path:
     return folder
 
 
-def test_lorafy_and_trainer_reach_the_same_weights(base_models: dict[str, Path], sms_csv: Path, tmp_path: Path) -> None:
-    base = without_dropout(base_models["bert"], tmp_path / "base")
-    config = make_config(base, sms_csv, train=SETTINGS, run={"output_dir": str(tmp_path / "runs")})
+@pytest.mark.parametrize("dropout", [False, True])
+def test_lorafy_and_trainer_reach_the_same_weights(
+    dropout: bool, base_models: dict[str, Path], sms_csv: Path, tmp_path: Path
+) -> None:
+    base = base_models["bert"] if dropout else without_dropout(base_models["bert"], tmp_path / "base")
+    train = equally_long(tmp_path / "train.csv") if dropout else sms_csv
+    adapter = {"dropout": 0.1 if dropout else 0.0}
+    config = make_config(base, train, adapter=adapter, train=SETTINGS, run={"output_dir": str(tmp_path / "runs")})
     run = lorafy.train(config, console=Console(quiet=True))
     ours = load_file(run.directory.adapter / "adapter_model.safetensors")
 
@@ -40,11 +47,18 @@ def test_lorafy_and_trainer_reach_the_same_weights(base_models: dict[str, Path],
     start = {name: tensor.clone() for name, tensor in get_peft_model_state_dict(built.model).items()}
     features = prepared.features["train"]
     plan = StepPlan(len(features), SETTINGS["batch_size"], config.run.seed)
-    order = [index for step in range(2 * plan.steps_per_epoch) for index in plan.examples(step)]
+    # Sorted within a step, as micro-batches are: each row gets the mask of its place.
+    order = [index for step in range(2 * plan.steps_per_epoch) for index in sorted(plan.examples(step))]
+    assert len(features) % SETTINGS["batch_size"] == 0, "no step of an epoch is smaller"
+    assert len({len(feature) for feature in features}) == 1 or not dropout
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = prepared.task.collate([features[row["index"]] for row in rows])
         return {**batch.inputs, "labels": batch.labels}
+
+    class SameMasks(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            torch.manual_seed(hash((config.run.seed, state.global_step + 1)) % 2**63)
 
     arguments = TrainingArguments(
         output_dir=str(tmp_path / "trainer"),
@@ -59,7 +73,7 @@ def test_lorafy_and_trainer_reach_the_same_weights(base_models: dict[str, Path],
         use_cpu=True,
     )
     rows = [{"index": index} for index in order]
-    Trainer(model=built.model, args=arguments, train_dataset=rows, data_collator=collate).train()
+    Trainer(built.model, arguments, train_dataset=rows, data_collator=collate, callbacks=[SameMasks()]).train()
     theirs = get_peft_model_state_dict(built.model)
 
     assert set(ours) == set(theirs)
@@ -67,3 +81,11 @@ def test_lorafy_and_trainer_reach_the_same_weights(base_models: dict[str, Path],
     apart = torch.cat([(theirs[name] - ours[name]).flatten() for name in ours]).norm()
     assert moved > 1, "something was learned"
     assert apart / moved < FLOAT32_UPDATES, f"{apart / moved:.1e}"
+
+
+def equally_long(path: Path) -> Path:
+    """One micro-batch a step: masks are drawn in the order of micro-batches."""
+    draw = random.Random(0)
+    rows = [f"{' '.join(draw.choices('abcdefghij', k=6))},{'ham' if i % 2 else 'spam'}" for i in range(68)]
+    path.write_text("text,label\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    return path
