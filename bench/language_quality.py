@@ -99,6 +99,7 @@ def peer(recipe: Path, seed: int) -> None:
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
+            logging_strategy="no",
             seed=seed,
             use_cpu=True,
         )

@@ -27,6 +27,9 @@ PLAIN_TEMPLATE = """\
 {%- if add_generation_prompt %}{{ 'Assistant:\n' }}{%- endif %}"""
 """For tokenizers without a chat template (GPT-2, OPT). Saved with the adapter, so that other tools ask the same way."""
 
+PROBE_TEXT = (
+    "The quick brown fox jumps over 13 lazy dogs, 98 % off!\n快速的狐狸 PACK MY BOX WITH FIVE DOZEN JUGS: 0245-67\n"
+)
 PROBE = (Message("user", "Which colour?"), Message("assistant", "quite green"))
 
 
@@ -68,9 +71,7 @@ class Renderer:
     @property
     def fingerprint(self) -> str:
         """Of all that decides how a question is put: template, settings, and how the tokenizer cuts text."""
-        probe = self.tokenizer("The quick fox, 12 % off!\n快速的狐狸", add_special_tokens=False, verbose=False)[
-            "input_ids"
-        ]
+        probe = self.tokenizer(PROBE_TEXT, add_special_tokens=False, verbose=False)["input_ids"]
         facts = [self.tokenizer.chat_template, self.system, self.thinking, self.end, self.end_id, probe]
         return hashlib.sha256(json.dumps(facts, ensure_ascii=False).encode()).hexdigest()
 

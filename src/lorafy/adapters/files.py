@@ -88,7 +88,8 @@ def load_lora(base_model: Any, folder: Path) -> Any:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         # torch says in the first line that something is wrong, in the next ones what.
         reason = "; ".join(line.strip() for line in str(error).splitlines()[:5])
-        raise ModelError(Problem(str(folder), f"this adapter does not fit its base: {reason}")) from error
+        fix = "it was trained on another base than adapter_config.json names, or that base was changed since"
+        raise ModelError(Problem(str(folder), f"this adapter does not fit its base: {reason}", fix)) from error
     expected = set(get_peft_model_state_dict(model, save_embedding_layers=False))
     _require_equal(expected, tensor_names(folder / WEIGHTS["lora"]), folder)
     return model

@@ -40,10 +40,11 @@ def print_language_results(console: Console, results: dict[str, Any]) -> None:
         f"{tuned['num_target_tokens']:,} answer tokens of {results['num_examples']:,} {results['split']} examples",
         highlight=False,
     )
-    table = Table("", "base", "tuned", "", box=None, header_style="bold")
+    models = {"this model": tuned} if base is None else {"base": base, "tuned": tuned}
+    table = Table("", *models, "", box=None, header_style="bold")
     for name, key, better in LANGUAGE_METRICS:
-        figures = [_figure(metrics, key) for metrics in (base, tuned)]
-        if figures[1]:
+        figures = [_figure(metrics, key) for metrics in models.values()]
+        if any(figures):
             table.add_row(name, *(figure or "-" for figure in figures), f"[dim]{better} is better[/]")
     console.print(table)
     generation = tuned["generation"]
@@ -57,7 +58,8 @@ def print_language_results(console: Console, results: dict[str, Any]) -> None:
         console.print(Text(f"Q {_one_line(sample['prompt'])}", "bold"))
         if sample["base"] is not None:
             console.print(Text(f"  base:  {_one_line(sample['base'])}", "dim"))
-        console.print(Text(f"  tuned: {_one_line(sample['tuned'])}"))
+        name = "answer" if sample["base"] is None else "tuned"
+        console.print(Text(f"  {name}: {_one_line(sample['tuned'])}"))
 
 
 def _figure(metrics: dict[str, Any] | None, key: str) -> str | None:

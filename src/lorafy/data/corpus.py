@@ -101,6 +101,7 @@ def load_corpus(config: RunConfig, generative: bool) -> Corpus:
 
 
 ONLY_LABELLED = ("labels", "balance")
+NO_TURNS = ("labelled", "text")
 ONLY_CONVERSATIONS = ("system", "thinking", "too_long", "train_on_prompt")
 
 
@@ -110,9 +111,10 @@ def _without_effect(config: RunConfig, chosen: str) -> list[Problem]:
     if config.task not in ("auto", task):
         message = f"{config.task} does not learn from data in the format {chosen}, but {task} does"
         return [Problem("task", message, "remove task, or name columns and data.format")]
-    unused = ONLY_CONVERSATIONS if task == "classification" else ONLY_LABELLED
+    unused = [*(ONLY_LABELLED if task == "causal_lm" else ()), *(ONLY_CONVERSATIONS if chosen in NO_TURNS else ())]
+    what = "plain text" if chosen == "text" else task
     problems = [
-        Problem(f"data.{key}", f"no effect on {task}", "remove it")
+        Problem(f"data.{key}", f"no effect on {what}", "remove it")
         for key in unused
         if getattr(config.data, key) != DataSection.model_fields[key].default
     ]

@@ -16,11 +16,12 @@ def check_encoded(encoded: Mapping[str, Encoded], max_length: int, data: DataSec
     findings = []
     for split, result in encoded.items():
         if result.skipped:
-            total = len({feature.row for feature in result.features} | {skip.row for skip in result.skipped})
-            share = len(result.skipped) / total
-            rows = ", ".join(str(skip.row) for skip in result.skipped[:SHOWN])
-            more = ", ..." if len(result.skipped) > SHOWN else ""
-            what = f"{len(result.skipped):,} of {total:,} {split} rows ({share:.1%}) cannot be used"
+            skipped = sorted({skip.row for skip in result.skipped})
+            total = len({feature.row for feature in result.features}.union(skipped))
+            share = len(skipped) / total
+            rows = ", ".join(map(str, skipped[:SHOWN]))
+            more = ", ..." if len(skipped) > SHOWN else ""
+            what = f"{len(skipped):,} of {total:,} {split} rows ({share:.1%}) cannot be used"
             message = f"{what}: {result.skipped[0].reason} (row {rows}{more})"
             fix = "raise data.max_length if the model allows, shorten them, or leave them out: data.too_long=skip"
             is_refused = share > MOST_SKIPPED and data.too_long == "refuse"

@@ -18,7 +18,11 @@ def check_encoded(encoded: Mapping[str, Encoded], max_length: int, data: DataSec
             share = cut / len(result.features)
             texts = f"{cut:,} of {len(result.features):,} {split} texts ({share:.1%})"
             is_classified = len(result.features[0].labels) == 1
-            loss = "lose their end" if is_classified else "lose the end of the question (the answers stay whole)"
+            loss = (
+                "lose their end"
+                if is_classified
+                else "lose their oldest turns or the end of the question (answers stay whole)"
+            )
             message = f"{texts} are longer than {max_length} tokens and {loss}"
             level = "warning" if share > MUCH else "note"
             findings.append(Finding("truncation", level, message, "raise data.max_length if the model allows"))
