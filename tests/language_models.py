@@ -22,6 +22,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from lorafy.quiet import quiet_transformers
 from lorafy.types import Conversation, Message
 
 ARCHITECTURES = ["gpt2", "opt", "llama", "qwen3"]
@@ -74,7 +75,7 @@ def byte_tokenizer(*, chat: bool = False) -> Any:
 def make_language_model(name: str, vocab_size: int, *, dropout: float = 0.0) -> Any:
     """Random weights by seed 0, in eval mode."""
     shape = {"num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": vocab_size, "hidden_size": WIDTH}
-    end = {"bos_token_id": 256, "eos_token_id": 256, "pad_token_id": 256}
+    end = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), min(256, vocab_size - 1))
     modern = shape | end | {"intermediate_size": 64, "num_key_value_heads": 2, "max_position_embeddings": POSITIONS}
     configs = {
         "gpt2": lambda: GPT2Config(
@@ -97,7 +98,8 @@ def make_language_model(name: str, vocab_size: int, *, dropout: float = 0.0) -> 
 def save_language_model(name: str, folder: Path, tokenizer: Any = None, *, dropout: float = 0.0) -> Path:
     """Model and tokenizer; Qwen3's talks ChatML, the others have no chat template."""
     tokenizer = byte_tokenizer(chat=name == "qwen3") if tokenizer is None else tokenizer
-    make_language_model(name, len(tokenizer), dropout=dropout).save_pretrained(folder)
+    with quiet_transformers():
+        make_language_model(name, len(tokenizer), dropout=dropout).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -91,6 +91,7 @@ def announce_model(console: Console, built: BuiltModel, precision: Precision) ->
         f"{count.trainable:,} ({count.share:.2%}{fewer}).",
         highlight=False,
     )
+    announce_findings(console, built.findings)
     if built.base.new_parameters:
         names = ", ".join(built.base.head)
         message = f"The head ({names}) is new: {built.base.new_parameters:,} values start at random and are trained."

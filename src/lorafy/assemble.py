@@ -6,7 +6,7 @@ Each part knows nothing of the others; api.py and the verbs build on what is ass
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from .models.load import (
     load_language_model,
     load_tokenizer,
     longest_text,
+    twins,
 )
 from .models.precision import Precision, choose_device, choose_precision
 from .prompt import Renderer, make_renderer
@@ -62,8 +63,8 @@ class Prepared:
     def features(self) -> Mapping[str, list[Features]]:
         return {name: encoded.features for name, encoded in self.encoded.items()}
 
-    def report(self) -> dict[str, Any]:
-        """preflight.json."""
+    def report(self, more: Sequence[Finding] = ()) -> dict[str, Any]:
+        """preflight.json. `more`: what was found when the model was built."""
         tokens = {}
         for name, encoded in self.encoded.items():
             lengths = sorted(len(feature) for feature in encoded.features)
@@ -77,14 +78,16 @@ class Prepared:
             if self.task.name == "causal_lm":
                 tokens[name]["targets"] = sum(feature.num_targets for feature in encoded.features)
                 tokens[name]["skipped"] = len(encoded.skipped)
-        findings = [{"check": f.check, "level": f.level, "message": f.message, "fix": f.fix} for f in self.findings]
+        findings = [
+            {"check": f.check, "level": f.level, "message": f.message, "fix": f.fix} for f in [*self.findings, *more]
+        ]
         return {
             "splits": self.corpus.summary(),
             "format": self.corpus.format,
             "labels": self.corpus.label_names,
             "tokens": tokens,
             "max_length": self.task.max_length,
-            "findings": findings,
+            "findings": [asdict(finding) for finding in [*self.findings, *more]],
         }
 
 
@@ -143,17 +146,33 @@ class BuiltModel:
     targets: list[TargetGroup]
     parameters: ParameterCount
     num_base: int
+    findings: list[Finding]
 
 
 def build_model(config: RunConfig, task: AnyTask) -> BuiltModel:
     base = load_base(config.model, task, config.run.seed)
     num_base = count_parameters(base.model).total
+    findings = _check_end(base.model, task) if config.adapter.method == "lora" else []
     targets = []
     if config.adapter.method == "lora":
         names = find_targets(base.model, config.adapter.target_modules, base.head)
         targets = group_targets(base.model, names)
     model = attach(base.model, config.adapter, base.head, embedded.public_name(config.model.path), config.run.seed)
-    return BuiltModel(model, base, targets, count_parameters(model), num_base)
+    return BuiltModel(model, base, targets, count_parameters(model), num_base, findings)
+
+
+def _check_end(model: Any, task: AnyTask) -> list[Finding]:
+    """LoRA leaves the output layer as it is: what that cannot say, the model cannot learn to say."""
+    if not isinstance(task, CausalLM):
+        return []
+    count = twins(model, task.renderer.end_id)
+    if not count:
+        return []
+    message = (
+        f"pretraining never showed {task.renderer.end}, which ends an answer: {count:,} other tokens have the same "
+        "output weights, so LoRA can hardly teach this model to stop"
+    )
+    return [Finding("end", "warning", message, "use adapter.method=full, or a base whose end token was trained")]
 
 
 def load_base(section: ModelSection, task: AnyTask, seed: int) -> BaseModel:

@@ -56,7 +56,7 @@ def run_training(config: RunConfig, run: RunDirectory, *, resume: bool, console:
                 run.create()
             stack.enter_context(run.lock())
             if not resume:
-                _write_start(run, config, prepared)
+                _write_start(run, config, prepared, built)
         accelerator.wait_for_everyone()
         hold_frozen_weights(model, precision.dtype)
         model.to(accelerator.device)
@@ -179,9 +179,9 @@ def _validation(prepared: Prepared, model: Any, precision: Precision) -> Any:
     return lambda: prepared.task.measure(model, features, precision)
 
 
-def _write_start(run: RunDirectory, config: RunConfig, prepared: Prepared) -> None:
+def _write_start(run: RunDirectory, config: RunConfig, prepared: Prepared, built: BuiltModel) -> None:
     write_json(run.environment, describe_environment())
-    write_json(run.preflight, prepared.report())
+    write_json(run.preflight, prepared.report(built.findings))
     write_text(run.config, to_yaml(config))
 
 

@@ -1,6 +1,6 @@
 """One test a row of PAINS.md, as far as classification is concerned; each shows the promise kept, end to end.
 
-Rows 1, 3, 5, 13, 15, 16 and 17 concern generation, AdaLoRA and images; 18 waits for `plan`.
+Rows of language models are in test_language_pains.py; 13 and 17 concern AdaLoRA and images; 18 waits for `plan`.
 """
 
 from __future__ import annotations

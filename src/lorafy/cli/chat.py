@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 HELP = """\
   /base          the original model answers, the last question first
   /tuned         the trained model answers, the last question first
-  /system TEXT   another system message (without TEXT: none) and a new conversation
+  /system TEXT   another system message (without TEXT: the trained one, or none) and a new conversation
   /reset         a new conversation
   exit           leave (also Ctrl-D); Ctrl-C stops an answer"""
 LEAVE = ("exit", "quit", "/exit", "/quit")

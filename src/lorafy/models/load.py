@@ -142,6 +142,14 @@ def load_language_model(config: ModelSection, vocab_size: int) -> BaseModel:
     return BaseModel(model, [], [], 0, _fingerprint(model, []))
 
 
+def twins(model: Any, token_id: int) -> int:
+    """How many other tokens have the output weights of this one (cosine above 0.99): tokens that pretraining never
+    showed end up alike, and no hidden state can mean one of them alone."""
+    table = model.get_output_embeddings().weight.detach().float()
+    cosines = torch.nn.functional.cosine_similarity(table, table[token_id][None])
+    return int((cosines > 0.99).sum()) - 1
+
+
 def _refuse_missing(config: ModelSection, names: Sequence[str]) -> None:
     if names:
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
