@@ -78,9 +78,6 @@ class Prepared:
             if self.task.name == "causal_lm":
                 tokens[name]["targets"] = sum(feature.num_targets for feature in encoded.features)
                 tokens[name]["skipped"] = len(encoded.skipped)
-        findings = [
-            {"check": f.check, "level": f.level, "message": f.message, "fix": f.fix} for f in [*self.findings, *more]
-        ]
         return {
             "splits": self.corpus.summary(),
             "format": self.corpus.format,
