@@ -356,3 +356,21 @@ def test_it_stops(stories, shared_data: Path, tmp_path: Path):
     assert tuned["exact_match"] >= 0.9 and results["metrics"]["loss"] < 0.05, "memorised"
     answers = lorafy.load(tmp_path / "run").generate([row["instruction"] for row in rows], temperature=0.0)
     assert all(answer.ended for answer in answers)
+
+    # On a base whose end token is trained LoRA alone is enough.
+    described: dict[str, str] = {}
+    for line in (shared_data / "e2e_nlg" / "valid.txt").read_text(encoding="utf-8").splitlines():
+        described.setdefault(line.split("||")[0], line)
+    (tmp_path / "facts.txt").write_text("\n".join(list(described.values())[::13][:40]) + "\n", encoding="utf-8")
+    (tmp_path / "asked.txt").write_text("\n".join(list(described.values())[::13][:20]) + "\n", encoding="utf-8")
+    config = make_config(
+        tmp_path / "run" / "model",
+        tmp_path / "facts.txt",
+        data={"validation": str(tmp_path / "asked.txt")},
+        train=settings | {"num_epochs": 60, "learning_rate": 5e-3, "save_every": None},
+        generation={"evaluate_prompts": 20},
+    )
+    train(config, tmp_path / "lora")
+    written = lorafy.evaluate(tmp_path / "lora", console=Console(quiet=True))["metrics"]["generation"]
+    assert (written["num_prompts"], written["ended"]) == (20, 1.0)
+    assert written["exact_match"] >= 0.9
