@@ -16,7 +16,7 @@ from rich.console import Console
 
 from . import assemble
 from .adapters import files
-from .assemble import Prepared, Trained, find_trained, load_trained
+from .assemble import Prepared
 from .config import RunConfig, load_config, parse_config
 from .config.flat import keys_of, override_name
 from .config.load import apply_overrides, normalise_overrides, resolve_paths
@@ -40,6 +40,7 @@ from .scoring import score
 from .scoring import verify as verify_trained
 from .talking import LanguageModel
 from .tasks.classification import Classification
+from .trained import Trained, find_trained, load_trained, probe_inputs
 from .training.checkpoint import disk_faults
 from .training_run import (
     config_differences,
@@ -279,7 +280,7 @@ def merge(model: Path | str, output: Path | str) -> dict[str, Any]:
     trained = load_trained(trained_path(model))
     if trained.folder is None:
         raise ModelError(Problem(str(model), "has no adapter to merge"))
-    inputs = assemble.probe_inputs(trained)
+    inputs = probe_inputs(trained)
     precision = Precision(torch.float32, torch.device("cpu"))
     before = trained.logits(inputs, precision)
     trained.merge()

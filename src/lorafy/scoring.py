@@ -9,7 +9,6 @@ import torch
 from safetensors.torch import load_file
 
 from .adapters import files
-from .assemble import Trained, differing_base_logits, load_original
 from .config.schema import RunConfig
 from .data.corpus import Corpus, load_corpus
 from .evaluation import language
@@ -20,6 +19,7 @@ from .models.precision import Precision
 from .run_directory import RunDirectory, read_json
 from .tasks.causal_lm import CausalLM
 from .tasks.classification import Classification
+from .trained import Trained, differing_base_logits, load_original
 from .training_run import probe_circumstances
 from .types import Conversation, DataError, Message, Problem
 

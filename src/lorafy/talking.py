@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .adapters import files
-from .assemble import Trained, load_original
 from .config.schema import GenerationSection
 from .inference.chat import Chat
 from .inference.generate import Answer, generate
 from .tasks.causal_lm import CausalLM
+from .trained import Trained, load_original
 from .types import Message
 
 Prompt = str | Sequence[Message]

@@ -15,9 +15,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lorafy import load
 from lorafy.adapters import files
-from lorafy.assemble import load_trained
 from lorafy.models.precision import Precision
 from lorafy.run_directory import RunDirectory
+from lorafy.trained import load_trained
 from lorafy.training_run import _save_trained
 from lorafy.types import ModelError
 from tiny_models import LABELS, build, logits_of, make_config, move_trainable

@@ -15,11 +15,12 @@ from transformers import AutoTokenizer
 import lorafy
 from language_models import SUMS, byte_tokenizer, save_language_model, write_rows
 from lorafy.announce import trained_text
-from lorafy.assemble import load_trained, prepare
+from lorafy.assemble import prepare
 from lorafy.config.schema import RunConfig
 from lorafy.inference import generate as generation
 from lorafy.run_directory import RunDirectory, read_json
 from lorafy.tasks.causal_lm import CausalLM
+from lorafy.trained import load_trained
 from lorafy.types import IGNORE_INDEX, Features, ModelError, UserError
 from tiny_models import build, make_config
 from trained_runs import train

@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 
 import lorafy
 from lorafy.adapters.attach import hold_frozen_weights
-from lorafy.assemble import load_trained, prepare
+from lorafy.assemble import prepare
 from lorafy.config import load_config
 from lorafy.models.load import load_classifier
 from lorafy.run_directory import read_json
+from lorafy.trained import load_trained
 from lorafy.types import ConfigError, ModelError, UserError
 from tiny_models import build, logits_of, make_config
 from tolerances import FLOAT32_ROUNDING

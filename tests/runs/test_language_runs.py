@@ -20,13 +20,13 @@ import lorafy
 from language_models import make_language_model, save_language_model, write_rows
 from lorafy.adapters.attach import attach, count_parameters
 from lorafy.adapters.targets import find_targets, group_targets
-from lorafy.assemble import load_trained
 from lorafy.config import load_config
 from lorafy.config.schema import AdapterSection
 from lorafy.data.corpus import load_corpus
 from lorafy.models.precision import Precision
 from lorafy.run_directory import RunDirectory, read_json, read_jsonl
 from lorafy.talking import LanguageModel
+from lorafy.trained import load_trained
 from lorafy.types import Message, ModelError
 from tiny_models import make_config, move_trainable
 from tolerances import FLOAT32_ROUNDING
