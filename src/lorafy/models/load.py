@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -135,6 +136,9 @@ def load_language_model(config: ModelSection, vocab_size: int) -> BaseModel:
         )
     model, loading = loaded
     _refuse_missing(config, sorted({*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])}))
+    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
+        message = f"{type(model).__name__} of {config.path} gives logits for all positions only"
+        raise ModelError(Problem("model.path", message, "take GPT-2, OPT, Llama, Qwen, or most others"))
     rows = model.get_input_embeddings().weight.shape[0]
     if vocab_size > rows:
         message = f"the tokenizer has {vocab_size:,} tokens, the model of {config.path} knows {rows:,}"
