@@ -75,6 +75,7 @@ def main() -> None:
                 save_strategy="no",
                 report_to="none",
                 disable_tqdm=True,
+                use_cpu=not torch.cuda.is_available(),
                 logging_steps=500,
                 seed=arguments.seed,
             ),
