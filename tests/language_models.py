@@ -118,3 +118,18 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
 
 def write_sums(path: Path) -> Path:
     return write_rows(path, [{"text": question, "target": answer} for question, answer in SUMS])
+
+
+USERS_TRAIN = """\
+model_name_or_path: "./Qwen3-1.7B"
+torch_dtype: "float16"
+output_dir: "./output"
+num_train_epochs: 10
+per_device_train_batch_size: 2
+learning_rate: 5e-4
+lora_r: 8
+lora_alpha: 16
+lora_dropout: 0.1
+target_modules: ["q_proj", "v_proj"]
+"""
+"""The recipe of the YAML framework, as its users have it."""

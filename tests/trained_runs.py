@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
@@ -67,3 +68,15 @@ def assert_same_run(left: RunDirectory, right: RunDirectory) -> None:
     for index, values in moments[0].items():
         for name, value in values.items():
             assert torch.equal(value, moments[1][index][name]), f"optimizer state {name} of parameter {index}"
+
+
+def whole_and_resumed(
+    config: RunConfig, folder: Path, monkeypatch: Any, step: int
+) -> tuple[RunDirectory, RunDirectory]:
+    """The same run twice: in one sitting, and killed after `step` and resumed."""
+    whole = train(config, folder / "whole")
+    with monkeypatch.context() as patch:
+        kill_after(patch, step)
+        with pytest.raises(Killed):
+            train(config, folder / "parts")
+    return [whole, train(config, folder / "parts", resume=True)]

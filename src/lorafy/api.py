@@ -210,6 +210,7 @@ def load(model: Path | str, overrides: Sequence[str] = ()) -> Classifier | Langu
     if trained.task.name == "causal_lm":
         config = _generation_config(Path(model), path, overrides)
         return LanguageModel(trained, config.generation, config.run.seed)
+    _refuse_others(normalise_overrides(overrides), (), "a classifier")
     if trained.folder is None and trained.base.new_parameters:
         fix = "train one first: lorafy train RECIPE"
         raise ModelError(Problem(str(model), "this model has no trained classification head", fix))
@@ -295,7 +296,8 @@ def _refuse_others(overrides: Sequence[str], allowed: tuple[str, ...], what: str
     """Raises ConfigError for settings that this verb does not look at."""
     others = [o for o in overrides if any(not key.startswith(allowed) for key in keys_of(override_name(o)))]
     if others:
-        fix = f"here only {', '.join(name + '*' if name.endswith('.') else name for name in allowed)}"
+        names = [f"{name}*" if name.endswith(".") else name for name in allowed]
+        fix = f"here only {', '.join(names)}" if names else "remove it"
         raise ConfigError([Problem(other, f"no effect on {what}", fix) for other in others])
 
 

@@ -10,24 +10,13 @@ from typing import Any
 import pytest
 import yaml
 
+from language_models import USERS_TRAIN
 from lorafy.config import RunConfig, load_config, parse_config, to_yaml
 from lorafy.config.flat import FLAT_NAMES
 from lorafy.config.load import apply_overrides, resolve_paths
 from lorafy.config.problems import OTHER_TOOLS, all_keys
 from lorafy.types import ConfigError
 
-USERS_TRAIN = """\
-model_name_or_path: "./Qwen3-1.7B"
-torch_dtype: "float16"
-output_dir: "./output"
-num_train_epochs: 10
-per_device_train_batch_size: 2
-learning_rate: 5e-4
-lora_r: 8
-lora_alpha: 16
-lora_dropout: 0.1
-target_modules: ["q_proj", "v_proj"]
-"""
 USERS_INFERENCE = f"""{USERS_TRAIN}lora_model_path: "./output"
 gradient_accumulation_steps: 4
 """

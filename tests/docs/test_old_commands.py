@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from command_line import Outcome
-from language_models import save_language_model, write_rows
+from language_models import USERS_TRAIN, save_language_model, write_rows
 from lorafy import api, cli
 from lorafy.config import load_config
 from lorafy.config.schema import GenerationSection
@@ -28,18 +28,6 @@ from lorafy.run_directory import RunDirectory
 ROOT = Path(__file__).parents[2]
 PAGE, CHINESE_PAGE = ROOT / "docs" / "from-other-tools.md", ROOT / "docs" / "from-other-tools.zh-CN.md"
 
-CONFIG = """\
-model_name_or_path: "./Qwen3-1.7B"
-torch_dtype: "float16"
-output_dir: "./output"
-num_train_epochs: 10
-per_device_train_batch_size: 2
-learning_rate: 5e-4
-lora_r: 8
-lora_alpha: 16
-lora_dropout: 0.1
-target_modules: ["q_proj", "v_proj"]
-"""
 OPTIONS = {
     "--config", "--task", "--model_name_or_path", "--output_dir", "--num_train_epochs", "--per_device_train_batch_size",
     "--learning_rate", "--lora_r", "--lora_alpha", "--lora_model_path", "--use_original_model", "--max_new_tokens",
@@ -92,7 +80,7 @@ def run(command: str, folder: Path, stdin: str = "") -> Outcome:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a user of the framework has, before any training. Copy it."""
     folder = tmp_path_factory.mktemp("project")
-    (folder / "config.yaml").write_text(CONFIG, encoding="utf-8")
+    (folder / "config.yaml").write_text(USERS_TRAIN, encoding="utf-8")
     for name in ("Qwen3-1.7B", "Qwen3-0.6B"):
         save_language_model("qwen3", folder / name)
     (folder / "data").mkdir()
@@ -142,7 +130,7 @@ def asked_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[GenerationSecti
 
 def assert_trained_so(folder: Path, given: dict[str, str]) -> None:
     """The run that this command line made says what it was told, and the framework's file the rest."""
-    told = yaml.safe_load(CONFIG) | {name.removeprefix("--"): value for name, value in given.items()}
+    told = yaml.safe_load(USERS_TRAIN) | {name.removeprefix("--"): value for name, value in given.items()}
     run = RunDirectory(folder / told["output_dir"])
     assert run.is_finished
     adapter = json.loads((run.adapter / "adapter_config.json").read_text(encoding="utf-8"))

@@ -30,7 +30,7 @@ from lorafy.trained import load_trained
 from lorafy.types import Message, ModelError
 from tiny_models import make_config, move_trainable
 from tolerances import FLOAT32_ROUNDING
-from trained_runs import Killed, assert_same_run, kill_after, train
+from trained_runs import assert_same_run, train, whole_and_resumed
 
 PLAIN = Precision(torch.float32, torch.device("cpu"))
 SHORT = {"max_steps": 12, "batch_size": 8, "learning_rate": 1e-2, "save_every": None, "log_every": 4}
@@ -192,12 +192,7 @@ def test_ten_steps_are_five_and_five(tmp_path: Path, monkeypatch, sums_json, met
     adapter = {"method": method} | ({"dropout": 0.2} if method == "lora" else {})
     settings = {"max_steps": 10, "batch_size": 8, "save_every": 5, "log_every": 3, "evaluate_every": 4}
     config = make_config(base, sums_json, adapter=adapter, train=settings)
-    whole = train(config, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        kill_after(patch, 8)
-        with pytest.raises(Killed):
-            train(config, tmp_path / "parts")
-    resumed = train(config, tmp_path / "parts", resume=True)
+    whole, resumed = whole_and_resumed(config, tmp_path, monkeypatch, 8)
     assert_same_run(resumed, whole)
     assert [r["step"] for r in read_jsonl(resumed.metrics) if r["split"] == "train"] == [3, 6, 9, 10]
 
@@ -205,12 +200,8 @@ def test_ten_steps_are_five_and_five(tmp_path: Path, monkeypatch, sums_json, met
 def test_ten_steps_of_real_weights_are_five_and_five(tmp_path: Path, monkeypatch, sums_json, stories):
     settings = {"max_steps": 10, "batch_size": 4, "save_every": 5, "evaluate_every": None}
     config = make_config(stories, sums_json, adapter={"dropout": 0.1}, train=settings)
-    whole = train(config, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        kill_after(patch, 7)
-        with pytest.raises(Killed):
-            train(config, tmp_path / "parts")
-    assert_same_run(train(config, tmp_path / "parts", resume=True), whole)
+    whole, resumed = whole_and_resumed(config, tmp_path, monkeypatch, 7)
+    assert_same_run(resumed, whole)
 
 
 @pytest.fixture(scope="module")

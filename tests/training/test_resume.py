@@ -11,7 +11,7 @@ from lorafy.config.schema import RunConfig
 from lorafy.run_directory import read_jsonl
 from lorafy.types import DataError, RunError
 from tiny_models import make_config
-from trained_runs import Killed, assert_same_run, kill_after, train
+from trained_runs import Killed, assert_same_run, kill_after, train, whole_and_resumed
 
 
 def resumable(tiny_bert: Path, sms_csv: Path, method: str, **settings) -> RunConfig:
@@ -24,12 +24,7 @@ def resumable(tiny_bert: Path, sms_csv: Path, method: str, **settings) -> RunCon
 @pytest.mark.parametrize("method", ["lora", "full", "none"])
 def test_ten_steps_are_five_and_five(tmp_path: Path, monkeypatch, tiny_bert: Path, sms_csv: Path, method: str):
     config = resumable(tiny_bert, sms_csv, method)
-    whole = train(config, tmp_path / "whole")
-    with monkeypatch.context() as patch:
-        kill_after(patch, 8)
-        with pytest.raises(Killed):
-            train(config, tmp_path / "parts")
-    resumed = train(config, tmp_path / "parts", resume=True)
+    whole, resumed = whole_and_resumed(config, tmp_path, monkeypatch, 8)
     assert_same_run(resumed, whole)
     train_steps = [r["step"] for r in read_jsonl(resumed.metrics) if r["split"] == "train"]
     assert train_steps == [3, 6, 9, 10], "no line twice, none missing"
