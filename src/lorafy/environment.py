@@ -128,6 +128,11 @@ def processor_name(path: Path = Path("/proc/cpuinfo")) -> str:
     return _cpuinfo(path, "model name") or platform.processor() or platform.machine()
 
 
+def processor_facts(path: Path = Path("/proc/cpuinfo")) -> list[str]:
+    """What machine code may depend on: architecture, name, instruction sets."""
+    return [platform.machine(), processor_name(path), _cpuinfo(path, "flags") or _cpuinfo(path, "Features")]
+
+
 def _cpuinfo(path: Path, key: str) -> str:
     """The value of the first processor's line `key`, "" where there is none (Windows, macOS, ARM)."""
     if not path.is_file():

@@ -16,7 +16,7 @@ from .config import RunConfig
 from .data.batches import StepPlan, micro_batches
 from .models.precision import Precision
 from .training.hardware import peak_memory_bytes
-from .training.loop import most_tokens
+from .training.paths import most_tokens
 from .types import Batch
 
 SAMPLED_STEPS = 6

@@ -34,6 +34,7 @@ from .training.display import ProgressDisplay
 from .training.hardware import HardwareSampler, peak_memory_bytes
 from .training.loop import Training
 from .training.optim import make_optimizer
+from .training.paths import PlainPath, choose_path
 from .training.step import Stepper
 from .types import ConfigError, DataError, Interrupted, Problem, RunError
 
@@ -133,8 +134,17 @@ def _train(
     scaler = torch.amp.GradScaler(accelerator.device.type, enabled=precision.scales_loss)
     optimizer = make_optimizer(model, config.train)
     wrapped = accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
-    stepper = Stepper(wrapped, prepared.task, optimizer, scaler, accelerator, precision, config.train.max_grad_norm)
     step = run.named_step("last") if resume else None
+    plain = PlainPath(wrapped, prepared.task, precision, config.train.micro_batch_size)
+    choice = choose_path(
+        plain,
+        model,
+        fast_wanted=config.train.kernels == "auto" and _took_fast_path(run, step),
+        num_processes=accelerator.num_processes,
+        features=[features[index] for index in plan.examples(0)],
+    )
+    console.print(f"Kernels: {choice.message}", highlight=False)
+    stepper = Stepper(wrapped, choice.path, optimizer, scaler, accelerator, precision, config.train.max_grad_norm)
     with ExitStack() as stack:
         trackers: list[Tracker] = []
         if accelerator.is_main_process:
@@ -150,6 +160,7 @@ def _train(
             config=config.train,
             seed=config.run.seed,
             peak_learning_rate=learning_rate(config),
+            task=prepared.task,
             stepper=stepper,
             features=features,
             plan=plan,
@@ -158,6 +169,7 @@ def _train(
             trackers=trackers,
             display=display,
             progress=Progress(num_threads=torch.get_num_threads()),
+            is_fast=choice.is_fast,
         )
         if step is not None:
             training.resume(step)
@@ -240,6 +252,7 @@ def _summary(
         "method": config.adapter.method,
         "learning_rate": learning_rate(config),
         "num_steps": progress.step,
+        "fast_steps": progress.fast_steps,
         "stopped_early": progress.stopped_early,
         "best_step": progress.best_step,
         "best_metric": None if progress.best_metrics is None else task.best_metric,
@@ -254,6 +267,11 @@ def _summary(
         "dtype": precision.name,
         "num_threads": torch.get_num_threads(),
     }
+
+
+def _took_fast_path(run: RunDirectory, step: int | None) -> bool:
+    """A resumed run keeps its path: the other one rounds otherwise. True at a run's start."""
+    return not step or read_json(run.checkpoint(step) / "state.json")["fast_steps"] > 0
 
 
 def _saved_threads(run: RunDirectory) -> int:

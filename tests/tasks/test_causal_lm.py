@@ -26,6 +26,7 @@ from lorafy.models.precision import Precision
 from lorafy.prompt import make_renderer
 from lorafy.tasks.causal_lm import LOGITS_BYTES, SCORE_TOKENS, CausalLM, perplexity, token_losses
 from lorafy.training.optim import make_optimizer
+from lorafy.training.paths import PlainPath
 from lorafy.training.step import Stepper
 from lorafy.types import IGNORE_INDEX, Batch, Conversation, DataError, Features, LossOutput, Message
 from tolerances import FLOAT32_ROUNDING, FLOAT64_ROUNDING
@@ -318,7 +319,8 @@ def gradient_of(
     optimizer = make_optimizer(model, TrainSection())
     loss: Any = Float64Task() if dtype == torch.float64 else task
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    stepper = Stepper(model, loss, optimizer, scaler, Accelerator(), PLAIN, None)
+    path = PlainPath(model, loss, PLAIN, None)
+    stepper = Stepper(model, path, optimizer, scaler, Accelerator(), PLAIN, None)
     seen: dict[str, torch.Tensor] = {}
     optimizer.register_step_pre_hook(
         lambda *_: seen.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})

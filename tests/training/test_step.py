@@ -15,6 +15,7 @@ from lorafy.config.schema import TrainSection
 from lorafy.models.precision import Precision
 from lorafy.tasks.classification import Classification
 from lorafy.training.optim import make_optimizer
+from lorafy.training.paths import PlainPath
 from lorafy.training.step import Stepper, ignore_labels
 from lorafy.types import IGNORE_INDEX, Batch, Features, LossOutput, NonFiniteLoss
 from tolerances import FLOAT32_ROUNDING, FLOAT64_ROUNDING, FLOAT64_UPDATES
@@ -70,7 +71,9 @@ def make_model(dtype: torch.dtype = torch.float64) -> BertForSequenceClassificat
 def make_stepper(model: Any, task: Any, max_grad_norm: float | None = None, **settings: Any) -> Stepper:
     optimizer = make_optimizer(model, TrainSection(**settings))
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    return Stepper(model, task, optimizer, scaler, Accelerator(), Precision(torch.float32, CPU), max_grad_norm)
+    precision = Precision(torch.float32, CPU)
+    path = PlainPath(model, task, precision, None)
+    return Stepper(model, path, optimizer, scaler, Accelerator(), precision, max_grad_norm)
 
 
 def gradient_of_split(split: list[list[int]], task: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -215,11 +218,11 @@ class Broken(Float64Task):
 def test_a_loss_that_is_no_number_stops_before_any_weight_changes(what: str, said: str):
     features, model = make_features(), make_model()
     stepper = make_stepper(model, Broken(what))
-    healthy = [stepper.task.collate(features[:3])]
+    healthy = [stepper.path.task.collate(features[:3])]
     stepper.step(healthy, 3, 1e-2, seed=0)  # so that the optimizer has a state that could be spoilt
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     moments = [value.clone() for state in stepper.optimizer.state.values() for value in state.values()]
-    batches = [*healthy, stepper.task.collate(features[3:5])]
+    batches = [*healthy, stepper.path.task.collate(features[3:5])]
     with pytest.raises(NonFiniteLoss) as caught:
         stepper.step(batches, 5, 1e-2, seed=0)
     assert said in str(caught.value) and "no weight was changed" in str(caught.value)

@@ -18,6 +18,7 @@ from lorafy.tasks.classification import Classification
 from lorafy.training.checkpoint import Progress
 from lorafy.training.loop import Training
 from lorafy.training.optim import make_optimizer
+from lorafy.training.paths import PlainPath
 from lorafy.training.step import Stepper
 from lorafy.types import Features, StepStats
 
@@ -77,13 +78,15 @@ def make_training(
     model = BagOfWords()
     recorder = recorder or Recorder()
     findings = iter(accuracies or [])
+    task = Classification(SimpleNamespace(pad_token_id=0), ["a", "b"], 8)
+    precision = Precision(torch.float32, torch.device("cpu"))
     stepper = Stepper(
         model=model,
-        task=Classification(SimpleNamespace(pad_token_id=0), ["a", "b"], 8),
+        path=PlainPath(model, task, precision, config.micro_batch_size),
         optimizer=make_optimizer(model, config),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         accelerator=Accelerator(),
-        precision=Precision(torch.float32, torch.device("cpu")),
+        precision=precision,
         max_grad_norm=1.0,
     )
     return Training(
@@ -91,6 +94,7 @@ def make_training(
         config=config,
         seed=5,
         peak_learning_rate=0.1,
+        task=task,
         stepper=stepper,
         features=features,
         plan=StepPlan(len(features), BATCH_SIZE, seed=5),

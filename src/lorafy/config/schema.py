@@ -196,6 +196,12 @@ class TrainSection(Section):
         None, ge=1, description="stop after so many evaluations in a row without a better one"
     )
 
+    kernels: Literal["auto", "reference"] = Field(
+        "auto",
+        description="auto: the fast path where there is one for the model and the machine and it agrees with the plain "
+        "one on the first examples; reference: the model's own code",
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> TrainSection:
         mistakes = []

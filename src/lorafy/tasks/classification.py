@@ -120,10 +120,7 @@ class Classification:
 
     def loss(self, model: Any, batch: Batch) -> LossOutput:
         """Cross-entropy SUMMED over the examples of `batch`, in fp32."""
-        logits = model(**batch.inputs).logits.float()
-        loss_sum = functional.cross_entropy(logits, batch.labels, reduction="sum", ignore_index=IGNORE_INDEX)
-        correct = (logits.detach().argmax(-1) == batch.labels).sum()
-        return LossOutput(loss_sum, correct)
+        return summed_loss(model(**batch.inputs).logits.float(), batch.labels)
 
     def measure(self, model: Any, features: Sequence[Features], precision: Any) -> dict[str, float]:
         """Mean loss, accuracy, macro F1."""
@@ -139,6 +136,12 @@ class Classification:
     def probe_outputs(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Logits (B, num_labels)."""
         return model(**inputs).logits.float().cpu()
+
+
+def summed_loss(logits: torch.Tensor, labels: torch.Tensor) -> LossOutput:
+    """Cross-entropy SUMMED over examples. logits: (B, C), fp32; labels: (B,)."""
+    loss_sum = functional.cross_entropy(logits, labels, reduction="sum", ignore_index=IGNORE_INDEX)
+    return LossOutput(loss_sum, (logits.detach().argmax(-1) == labels).sum())
 
 
 def class_indices(features: Sequence[Features]) -> torch.Tensor:

@@ -39,7 +39,7 @@ class Window:
 
 @dataclass
 class Progress:
-    """Where a run stands. `seconds` is time spent training, over all its sittings."""
+    """Where a run stands. `seconds` is time spent training, over all its sittings; `fast_steps` took the fast path."""
 
     step: int = 0
     seconds: float = 0.0
@@ -49,6 +49,7 @@ class Progress:
     evaluations_without_gain: int = 0
     stopped_early: bool = False
     num_threads: int = 0
+    fast_steps: int = 0
     window: Window = field(default_factory=Window)
 
 

@@ -12,7 +12,7 @@ import torch
 
 from ..config.schema import TrainSection
 from ..contracts import Task, Tracker
-from ..data.batches import StepPlan, micro_batches
+from ..data.batches import StepPlan
 from ..run_directory import RunDirectory
 from ..types import Batch, Features, Interrupted, StepStats
 from .checkpoint import (
@@ -27,14 +27,6 @@ from .hardware import current_memory_bytes
 from .optim import learning_rate_at
 from .step import Stepper, ignore_labels
 from .stop_signal import StopSignal
-
-MAX_MICRO_BATCH_TOKENS = {"cpu": 4_096, "mps": 4_096, "cuda": 16_384}
-"""Padded tokens of one micro-batch: about 2.5 GB of activations for a BERT-base on a CPU. More is not faster there."""
-
-
-def most_tokens(task: Task, device: torch.device) -> int:
-    """Padded tokens of one micro-batch."""
-    return min(MAX_MICRO_BATCH_TOKENS[device.type], task.max_tokens or MAX_MICRO_BATCH_TOKENS[device.type])
 
 
 class Display(Protocol):
@@ -57,6 +49,7 @@ class Training:
     config: TrainSection
     seed: int
     peak_learning_rate: float
+    task: Task
     stepper: Stepper
     features: Sequence[Features]
     plan: StepPlan
@@ -65,6 +58,7 @@ class Training:
     trackers: Sequence[Tracker]
     display: Display
     progress: Progress
+    is_fast: bool = False
 
     def resume(self, step: int) -> None:
         """Puts model, optimizer and progress back to a checkpoint."""
@@ -125,11 +119,13 @@ class Training:
         examples = self.plan.examples(progress.step)
         rate = learning_rate_at(number, self.num_steps, self.peak_learning_rate, self.config)
         num_targets = sum(self.features[index].num_targets for index in examples)
-        result = self.stepper.step(self._batches(examples), num_targets, rate, self._dropout_seed(number))
+        seed = self._dropout_seed(number)
+        result = self.stepper.step(self._batches(examples, seed), num_targets, rate, seed)
         seconds = time.perf_counter() - started
         num_tokens = sum(len(self.features[index]) for index in examples)
 
         progress.step, progress.seconds = number, progress.seconds + seconds
+        progress.fast_steps += self.is_fast
         window = progress.window
         window.loss_sum += result.loss_sum
         window.num_correct += result.num_correct
@@ -153,20 +149,13 @@ class Training:
             self._log_window(stats)
         return stats
 
-    def _batches(self, examples: list[int]) -> list[Batch]:
+    def _batches(self, examples: list[int], seed: int) -> list[Batch]:
         """This process's share of the step, cut into micro-batches."""
-        accelerator, task = self.stepper.accelerator, self.stepper.task
+        accelerator = self.stepper.accelerator
         mine = examples[accelerator.process_index :: accelerator.num_processes]
-        if not mine:
-            return [ignore_labels(task.collate([self.features[examples[0]]]))]
-        lengths = {index: task.padded_length(len(self.features[index])) for index in mine}
-        cuts = micro_batches(
-            mine,
-            lengths,
-            max_tokens=most_tokens(task, self.stepper.precision.device),
-            max_examples=self.config.micro_batch_size,
-        )
-        return [task.collate([self.features[i] for i in cut]) for cut in cuts]
+        features = [self.features[index] for index in mine or examples[:1]]
+        batches = self.stepper.path.batches(features, mine or examples[:1], seed)
+        return batches if mine else [ignore_labels(batch) for batch in batches]
 
     def _dropout_seed(self, step: int) -> int:
         accelerator = self.stepper.accelerator
@@ -201,7 +190,7 @@ class Training:
         metrics = self.validate()
         self.stepper.model.train()
         progress = self.progress
-        value = self.stepper.task.rank(metrics)
+        value = self.task.rank(metrics)
         is_best = progress.best is None or value > progress.best
         if is_best:
             progress.best, progress.best_step, progress.evaluations_without_gain = value, progress.step, 0

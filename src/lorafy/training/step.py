@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from ..contracts import Task
 from ..models.precision import Precision
 from ..types import IGNORE_INDEX, Batch, NonFiniteLoss, Problem
+from .paths import Path
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Stepper:
     """What a step works on."""
 
     model: Any
-    task: Task
+    path: Path
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     accelerator: Accelerator
@@ -55,8 +55,7 @@ class Stepper:
             is_last = index == len(batches) - 1
             with nullcontext() if is_last else self.accelerator.no_sync(self.model):
                 batch = batch.to(self.precision.device)
-                with self.precision.autocast():
-                    output = self.task.loss(self.model, batch)
+                output = self.path.loss(batch)
                 self.accelerator.backward(self.scaler.scale(output.loss_sum * scale))
             loss_sums.append(output.loss_sum.detach())
             num_correct.append(output.num_correct)

@@ -1,0 +1,117 @@
+"""Reads layers of a transformers model, with peft's adapters on them, as what the operations work on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear as PeftLinear
+from peft.utils import ModulesToSaveWrapper
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from ..kernels.nouns import NO_DROPOUT, SITES, Dropout, Linear, LoraPart, Norm
+
+FLIPPED_PARAMETERS = 500_000_000
+"""Below this a transposed copy of the frozen weights is kept too: forward products are a tenth faster (docs/log.md)."""
+
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "silu": "silu",
+    "swish": "silu",
+}
+
+
+class Unsupported(Exception):
+    """Why a model cannot take the fast path."""
+
+
+@dataclass
+class Reader:
+    """Turns modules into nouns, numbers the dropouts, and notes which trained parameters the fast path uses."""
+
+    dtype: torch.dtype
+    flip: bool
+    used: list[nn.Parameter] = field(default_factory=list)
+    _sites: int = 0
+
+    def linear(self, *modules: Any) -> Linear:
+        """Modules that read the same input, as one. Their frozen weights become views of one tensor."""
+        bases: list[Any] = [module.base_layer if isinstance(module, PeftLinear) else module for module in modules]
+        for base in bases:
+            if not isinstance(base, nn.Linear | Conv1D):
+                raise Unsupported(f"a linear layer is a {type(base).__name__}")
+            if base.weight.requires_grad:
+                raise Unsupported("base weights are trained")
+        in_first = isinstance(bases[0], Conv1D)
+        weight = self._joined(bases, in_first)
+        widths = [base.weight.shape[1 if in_first else 0] for base in bases]
+        biases = [base.bias for base in bases]
+        bias = None
+        if any(one is not None for one in biases):
+            pairs = zip(biases, widths, strict=True)
+            bias = torch.cat([torch.zeros(n) if one is None else one.detach().float() for one, n in pairs])
+        starts = [sum(widths[:index]) for index in range(len(widths))]
+        adapters = [
+            self._part(module, start)
+            for module, start in zip(modules, starts, strict=True)
+            if isinstance(module, PeftLinear)
+        ]
+        flipped = weight.t().contiguous() if self.flip else None
+        return Linear(weight, bias, adapters, in_first, flipped)
+
+    def _joined(self, bases: Sequence[Any], in_first: bool) -> torch.Tensor:
+        weights = [base.weight.detach() for base in bases]
+        if any(weight.dtype != self.dtype for weight in weights):
+            raise Unsupported(f"a frozen weight is not {str(self.dtype).removeprefix('torch.')}")
+        if len(weights) == 1:
+            return weights[0]
+        axis = 1 if in_first else 0
+        joined = torch.cat(weights, axis)
+        for base, view in zip(bases, joined.split([weight.shape[axis] for weight in weights], axis), strict=True):
+            base.weight.data = view  # the values stay the model's: held once
+        return joined
+
+    def _part(self, module: Any, start: int) -> LoraPart:
+        (adapter,) = module.active_adapters
+        if module.merged or module.lora_variant or module.lora_bias.get(adapter):
+            raise Unsupported("an adapter is merged, or of a variant of LoRA")
+        lora_A, lora_B = module.lora_A[adapter].weight, module.lora_B[adapter].weight
+        self.used += [lora_A, lora_B]
+        return LoraPart(lora_A, lora_B, module.scaling[adapter], self.dropout(module.lora_dropout[adapter]), start)
+
+    def dropout(self, module: Any) -> Dropout:
+        """Each call is another place of the model."""
+        p = module if isinstance(module, float | int) else 0.0 if isinstance(module, nn.Identity) else module.p
+        if p == 0:
+            return NO_DROPOUT
+        self._sites += 1
+        return Dropout(float(p), self._sites * SITES)
+
+    def norm(self, module: Any) -> Norm:
+        weight, bias = module.weight, getattr(module, "bias", None)
+        if weight.requires_grad:
+            raise Unsupported("norms are trained")
+        rms = not isinstance(module, nn.LayerNorm)
+        epsilon = module.variance_epsilon if rms else module.eps
+        return Norm(weight.detach().float(), None if bias is None else bias.detach().float(), epsilon, rms)
+
+    def head(self, module: nn.Module) -> nn.Linear:
+        """A head's layer, trained whole in float32."""
+        if isinstance(module, ModulesToSaveWrapper):
+            (adapter,) = module.active_adapters
+            module = module.modules_to_save[adapter]
+        if not isinstance(module, nn.Linear):
+            raise Unsupported(f"the head's layer is a {type(module).__name__}")
+        self.used += [parameter for parameter in module.parameters() if parameter.requires_grad]
+        return module
+
+
+def activation_name(name: str) -> str:
+    if name not in ACTIVATIONS:
+        raise Unsupported(f"the activation {name} is not one of {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]

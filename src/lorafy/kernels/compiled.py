@@ -1,0 +1,325 @@
+"""The operations of reference.py on a CPU: large products by torch, the rest by the library of build.py.
+
+bf16 or float32 activations, contiguous in each row; everything inside is float32. The backward passes are written out:
+frozen weights get no gradient, and a dropout mask is computed again, never kept.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from .build import load_library
+from .nouns import Dropout, Linear, Norm, Sequences
+
+_POINTER, _INT, _FLOAT, _DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
+_KEYS = (_POINTER, _INT, _DOUBLE)
+_SHAPE = (_POINTER, _POINTER, *[_INT] * 5, _FLOAT)
+_SIGNATURES: dict[str, tuple[Any, ...]] = {
+    "down": (_POINTER, _INT, _POINTER, _INT, _FLOAT, _POINTER, _INT, _INT, _INT, *_KEYS),
+    "lift": (_POINTER, _INT, _POINTER, _POINTER, _INT, _FLOAT, _POINTER, _INT, _INT, _INT, *_KEYS),
+    "outer": (_POINTER, _INT, _POINTER, _POINTER, _INT, _FLOAT, _INT, _INT, _INT, *_KEYS),
+    "drop": (_POINTER, _POINTER, _INT, _INT, *_KEYS),
+    "activation": (_POINTER, _POINTER, _INT, _INT),
+    "activation_backward": (_POINTER, _POINTER, _POINTER, _INT, _INT),
+    "attention": (*[_POINTER, _INT] * 4, _POINTER, *_SHAPE, *_KEYS),
+    "attention_backward": (*[_POINTER, _INT] * 4, _POINTER, *[_POINTER, _INT] * 3, *_SHAPE, *_KEYS),
+    "add_norm": (_POINTER, _POINTER, _POINTER, _POINTER, _FLOAT, _INT, *[_POINTER] * 4, _INT, _INT, *_KEYS),
+    "add_norm_backward": (*[_POINTER] * 5, _INT, _POINTER, _POINTER, _INT, _INT, *_KEYS),
+}
+_SUFFIX = {torch.bfloat16: "bf16", torch.float32: "f32"}
+_KINDS = {"gelu": 0, "gelu_tanh": 1, "silu": 2}
+
+
+class _Calls:
+    """The library's functions by name and type, found and declared once."""
+
+    def __init__(self) -> None:
+        self._functions: dict[tuple[str, str], Any] = {}
+
+    def __call__(self, name: str, suffix: str, *arguments: Any) -> None:
+        function = self._functions.get((name, suffix))
+        if function is None:
+            function = getattr(load_library(), f"{name}_{suffix}")
+            function.argtypes, function.restype = _SIGNATURES[name], None
+            self._functions[name, suffix] = function
+        function(*arguments)
+
+
+_call = _Calls()
+
+
+def _keys(dropout: Dropout, keys: torch.Tensor | None) -> tuple[int | None, int, float]:
+    return (None if keys is None else keys.data_ptr(), dropout.site, 0.0 if keys is None else dropout.p)
+
+
+def _pointer(tensor: torch.Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _rows(x: torch.Tensor) -> torch.Tensor:
+    """Rows may lie apart (columns of a wider tensor), the values of a row not."""
+    return x if x.stride(1) == 1 else x.contiguous()
+
+
+def lora_linear(x: torch.Tensor, linear: Linear, keys: torch.Tensor | None) -> torch.Tensor:
+    return _LoraLinear.apply(x, linear, keys, *(t for part in linear.parts for t in (part.lora_A, part.lora_B)))
+
+
+class _LoraLinear(Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, linear: Linear, keys: torch.Tensor | None, *trained: torch.Tensor) -> Any:
+        x = _rows(x)
+        y = torch.mm(x, linear.forward_weight())
+        kind, num_rows, width = _SUFFIX[x.dtype], x.shape[0], y.shape[1]
+        reduced: list[torch.Tensor] = []
+        end = 0
+        for part in linear.parts:
+            if part.start > end:
+                _add_bias(y, linear, end, part.start)
+            h = _down(x, part.lora_A, True, 1.0, part.dropout, keys)
+            end = part.start + part.lora_B.shape[0]
+            _call(
+                "lift", kind, y.data_ptr() + part.start * y.element_size(), width, h.data_ptr(),
+                part.lora_B.data_ptr(), 1, part.scaling, _pointer(_columns(linear.bias, part.start, end)),
+                num_rows, end - part.start, h.shape[1], None, 0, 0.0,
+            )  # fmt: skip
+            reduced.append(h)
+        if end < width:
+            _add_bias(y, linear, end, width)
+        ctx.linear, ctx.keys = linear, keys
+        ctx.save_for_backward(x, *reduced)
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: torch.Tensor) -> Any:
+        x, *reduced = ctx.saved_tensors
+        linear: Linear = ctx.linear
+        dy = _rows(dy)
+        kind, num_rows = _SUFFIX[x.dtype], x.shape[0]
+        dx = torch.mm(dy, linear.backward_weight()) if ctx.needs_input_grad[0] else None
+        grads: list[torch.Tensor | None] = []
+        for index, (part, h) in enumerate(zip(linear.parts, reduced, strict=True)):
+            dropped = _keys(part.dropout, ctx.keys)
+            columns = dy[:, part.start : part.start + part.lora_B.shape[0]]
+            needs_A, needs_B = ctx.needs_input_grad[3 + 2 * index : 5 + 2 * index]
+            d_h = _down(columns, part.lora_B, False, part.scaling) if needs_A or dx is not None else None
+            d_A = d_B = None
+            if needs_A:
+                assert d_h is not None
+                d_A = torch.empty_like(part.lora_A)
+                _call(
+                    "outer", kind, x.data_ptr(), x.stride(0), d_h.data_ptr(), d_A.data_ptr(), 1, 1.0,
+                    num_rows, x.shape[1], d_h.shape[1], *dropped,
+                )  # fmt: skip
+            if needs_B:
+                d_B = torch.empty_like(part.lora_B)
+                _call(
+                    "outer", kind, columns.data_ptr(), columns.stride(0), h.data_ptr(), d_B.data_ptr(), 0,
+                    part.scaling, num_rows, columns.shape[1], h.shape[1], None, 0, 0.0,
+                )  # fmt: skip
+            if dx is not None:
+                assert d_h is not None
+                _call(
+                    "lift", kind, dx.data_ptr(), dx.stride(0), d_h.data_ptr(), part.lora_A.data_ptr(), 0, 1.0, None,
+                    num_rows, x.shape[1], d_h.shape[1], *dropped,
+                )  # fmt: skip
+            grads += [d_A, d_B]
+        return dx, None, None, *grads
+
+
+_NO_KEYS = (None, 0, 0.0)
+
+
+def _down(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    transposed: bool,
+    factor: float,
+    dropout: Dropout | None = None,
+    keys: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """factor * dropout(x) W: (M, r) float32. weight: (K, r), or (r, K) where `transposed`."""
+    r = weight.shape[0 if transposed else 1]
+    out = torch.empty(x.shape[0], r)
+    dropped = _NO_KEYS if dropout is None else _keys(dropout, keys)
+    _call(
+        "down", _SUFFIX[x.dtype], x.data_ptr(), x.stride(0), weight.data_ptr(), int(transposed), factor,
+        out.data_ptr(), x.shape[0], x.shape[1], r, *dropped,
+    )  # fmt: skip
+    return out
+
+
+def _columns(bias: torch.Tensor | None, start: int, end: int) -> torch.Tensor | None:
+    return None if bias is None else bias[start:end]
+
+
+def _add_bias(y: torch.Tensor, linear: Linear, start: int, end: int) -> None:
+    """To the columns without an adapter."""
+    if linear.bias is not None:
+        y[:, start:end] += linear.bias[start:end]
+
+
+def attention(
+    q: torch.Tensor, kv: torch.Tensor | None, sequences: Sequences, dropout: Dropout, keys: torch.Tensor | None
+) -> torch.Tensor:
+    return _Attention.apply(q, kv, sequences, dropout, keys)
+
+
+class _Attention(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: torch.Tensor,
+        kv: torch.Tensor | None,
+        sequences: Sequences,
+        dropout: Dropout,
+        keys: torch.Tensor | None,
+    ) -> Any:
+        num_queries = q.shape[0]
+        out = torch.zeros(num_queries, sequences.num_heads * sequences.head_width, dtype=q.dtype)
+        lse = torch.empty(num_queries, sequences.num_heads)
+        _call(
+            "attention", _SUFFIX[q.dtype], *_strided(*sequences.split(q, kv), out), lse.data_ptr(),
+            *_shape(sequences), *_keys(dropout, keys),
+        )  # fmt: skip
+        ctx.sequences, ctx.dropout, ctx.keys = sequences, dropout, keys
+        ctx.save_for_backward(q, kv, lse)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: torch.Tensor) -> Any:
+        q, kv, lse = ctx.saved_tensors
+        sequences: Sequences = ctx.sequences
+        d_q = torch.zeros_like(q)  # rows of no sequence stay zero
+        d_kv = None if kv is None else torch.zeros_like(kv)
+        _call(
+            "attention_backward", _SUFFIX[q.dtype], *_strided(_rows(d_out), *sequences.split(q, kv)), lse.data_ptr(),
+            *_strided(*sequences.split(d_q, d_kv)), *_shape(sequences), *_keys(ctx.dropout, ctx.keys),
+        )  # fmt: skip
+        return d_q, d_kv, None, None, None
+
+
+def _shape(sequences: Sequences) -> tuple[Any, ...]:
+    return (
+        sequences.query_starts.data_ptr(), sequences.starts.data_ptr(), len(sequences.starts) - 1,
+        sequences.num_heads, sequences.num_kv_heads, sequences.head_width, int(sequences.causal), sequences.scale,
+    )  # fmt: skip
+
+
+def _strided(*tensors: torch.Tensor) -> list[int]:
+    return [value for tensor in tensors for value in (tensor.data_ptr(), tensor.stride(0))]
+
+
+def add_norm(
+    residual: torch.Tensor,
+    y: torch.Tensor | None,
+    norm: Norm,
+    dropout: Dropout,
+    keys: torch.Tensor | None,
+    dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return _AddNorm.apply(residual, y, norm, dropout, keys, dtype)
+
+
+class _AddNorm(Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        residual: torch.Tensor,
+        y: torch.Tensor | None,
+        norm: Norm,
+        dropout: Dropout,
+        keys: torch.Tensor | None,
+        dtype: torch.dtype,
+    ) -> Any:
+        ctx.set_materialize_grads(False)
+        residual = residual.contiguous()
+        y = None if y is None else y.contiguous()
+        total = torch.empty_like(residual)
+        out, normed = (torch.empty(residual.shape, dtype=dtype) for _ in range(2))
+        rstd = torch.empty(residual.shape[0])
+        _call(
+            "add_norm", _stream(residual.dtype, dtype), residual.data_ptr(), _pointer(y), norm.weight.data_ptr(),
+            _pointer(norm.bias), norm.epsilon, int(norm.rms), total.data_ptr(), out.data_ptr(), normed.data_ptr(),
+            rstd.data_ptr(), *residual.shape, *_keys(dropout, keys),
+        )  # fmt: skip
+        ctx.norm, ctx.dropout, ctx.keys, ctx.stream = norm, dropout, keys, residual.dtype
+        ctx.save_for_backward(normed, rstd)
+        return total, out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_total: torch.Tensor | None, d_out: torch.Tensor | None) -> Any:
+        normed, rstd = ctx.saved_tensors
+        assert d_out is not None, "a norm whose output nobody reads"
+        d_out = d_out.contiguous()
+        d_total = None if d_total is None else d_total.contiguous()
+        d_residual = torch.empty(normed.shape, dtype=ctx.stream)
+        same = ctx.stream == normed.dtype and (ctx.keys is None or ctx.dropout.p == 0)
+        d_y = torch.empty_like(normed) if ctx.needs_input_grad[1] and not same else None
+        _call(
+            "add_norm_backward", _stream(ctx.stream, normed.dtype), d_out.data_ptr(), _pointer(d_total),
+            normed.data_ptr(), rstd.data_ptr(), ctx.norm.weight.data_ptr(), int(ctx.norm.rms), d_residual.data_ptr(),
+            _pointer(d_y), *normed.shape, *_keys(ctx.dropout, ctx.keys),
+        )  # fmt: skip
+        return d_residual, d_residual if same else d_y, None, None, None, None
+
+
+def _stream(residual: torch.dtype, rows: torch.dtype) -> str:
+    return _SUFFIX[rows] if residual == rows else f"{_SUFFIX[rows]}_{_SUFFIX[residual]}"
+
+
+def activation(x: torch.Tensor, kind: str) -> torch.Tensor:
+    return _Activation.apply(x, kind)
+
+
+class _Activation(Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, kind: str) -> Any:
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        _call("activation", _SUFFIX[x.dtype], x.data_ptr(), out.data_ptr(), x.numel(), _KINDS[kind])
+        ctx.kind = kind
+        ctx.save_for_backward(x)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: torch.Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        d_out, d_x = d_out.contiguous(), torch.empty_like(x)
+        _call(
+            "activation_backward", _SUFFIX[x.dtype], d_out.data_ptr(), x.data_ptr(), d_x.data_ptr(), x.numel(),
+            _KINDS[ctx.kind],
+        )  # fmt: skip
+        return d_x, None
+
+
+def drop(x: torch.Tensor, dropout: Dropout, keys: torch.Tensor | None) -> torch.Tensor:
+    return x if keys is None or dropout.p == 0 else _Drop.apply(x, dropout, keys)
+
+
+class _Drop(Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, dropout: Dropout, keys: torch.Tensor) -> Any:
+        ctx.dropout, ctx.keys = dropout, keys
+        return _dropped(x, dropout, keys)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: torch.Tensor) -> Any:
+        return _dropped(d_out, ctx.dropout, ctx.keys), None, None
+
+
+def _dropped(x: torch.Tensor, dropout: Dropout, keys: torch.Tensor) -> torch.Tensor:
+    x = x.contiguous()
+    out = torch.empty_like(x)
+    _call("drop", _SUFFIX[x.dtype], x.data_ptr(), out.data_ptr(), *x.shape, *_keys(dropout, keys))
+    return out

@@ -1,0 +1,159 @@
+// Operations on each row, or each value, alone: norms, dropout, activations.
+
+#include "common.h"
+
+namespace {
+
+enum Activation { GELU = 0, GELU_TANH = 1, SILU = 2 };
+
+// Phi(x), the normal distribution, and its density (Abramowitz and Stegun 7.1.26: absolute error below 1.5e-7)
+inline void normal(v16 x, v16& phi, v16& density) {
+    const v16 z = (x < 0 ? -x : x) * 0.70710678f, e = exponential(-z * z), t = 1.0f / (1.0f + 0.3275911f * z);
+    const v16 tail =
+        0.5f * e * t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
+    phi = x < 0 ? tail : 1.0f - tail;
+    density = 0.39894228f * e;
+}
+
+template <int KIND>
+inline void activate(v16 x, v16& value, v16& slope) {
+    if (KIND == GELU) {
+        v16 phi, density;
+        normal(x, phi, density);
+        value = x * phi;
+        slope = phi + x * density;
+    } else {  // x sigmoid(2 inner): tanh(inner) = 2 sigmoid(2 inner) - 1
+        const v16 inner = KIND == SILU ? 0.5f * x : 0.79788456f * (x + 0.044715f * x * x * x);
+        const v16 d_inner = KIND == SILU ? all(0.5f) : 0.79788456f * (1.0f + 0.134145f * x * x);
+        const v16 sigmoid = 1.0f / (1.0f + exponential(-2.0f * inner));
+        value = x * sigmoid;
+        slope = sigmoid + x * 2.0f * sigmoid * (1.0f - sigmoid) * d_inner;
+    }
+}
+
+// sum = residual + dropout(y); out = (sum - mean) * rstd * gamma + beta (layer norm), or without mean and beta (RMS).
+// S is the type of the residual stream; `normed` is the row before gamma and beta.
+template <class T, class S>
+void add_norm(const S* residual, const T* y, const float* gamma, const float* beta, float epsilon, i64 rms, S* total,
+              T* out, T* normed, float* rstd, i64 M, i64 H, const Dropout dropout) {
+#pragma omp parallel
+    {
+        Scratch row(H);
+        float* z = row.data;
+#pragma omp for schedule(static)
+        for (i64 m = 0; m < M; m++) {
+            const u32 key = dropout.row(m);
+            v16 sums{}, squares{};
+            for (i64 k = 0; k < H; k += 16) {
+                v16 x = get(residual + m * H + k, H - k);
+                if (y) {
+                    const v16 added = get(y + m * H + k, H - k);
+                    x += dropout.keys ? added * dropout.factors(key, k) : added;
+                }
+                put(total + m * H + k, x, H - k);
+                store(z + k, x);
+                sums += x;
+            }
+            const float mean = rms ? 0 : sum(sums) / H;
+            for (i64 k = 0; k < H; k += 16) {
+                v16 apart = load(z + k) - mean;
+                if (H - k < 16)
+                    for (i64 i = H - k; i < 16; i++) apart[i] = 0;
+                squares += apart * apart;
+            }
+            const float inverse = 1.0f / std::sqrt(sum(squares) / H + epsilon);
+            rstd[m] = inverse;
+            for (i64 k = 0; k < H; k += 16) {
+                const v16 x = (load(z + k) - mean) * inverse;
+                put(normed + m * H + k, x, H - k);
+                const v16 scaled = x * get(gamma + k, H - k);
+                put(out + m * H + k, beta ? scaled + get(beta + k, H - k) : scaled, H - k);
+            }
+        }
+    }
+}
+
+// d_residual = d_total + the norm's gradient for d_out; d_y = dropout's mask of it. d_total and d_y may be null.
+template <class T, class S>
+void add_norm_backward(const T* d_out, const S* d_total, const T* normed, const float* rstd, const float* gamma,
+                       i64 rms, S* d_residual, T* d_y, i64 M, i64 H, const Dropout dropout) {
+#pragma omp parallel for schedule(static)
+    for (i64 m = 0; m < M; m++) {
+        const T* g = d_out + m * H;
+        const T* x = normed + m * H;
+        v16 sums{}, products{};
+        for (i64 k = 0; k < H; k += 16) {
+            const v16 d = get(g + k, H - k) * get(gamma + k, H - k);
+            sums += d;
+            products += d * get(x + k, H - k);
+        }
+        const float mean = rms ? 0 : sum(sums) / H, along = sum(products) / H, inverse = rstd[m];
+        const u32 key = dropout.row(m);
+        for (i64 k = 0; k < H; k += 16) {
+            v16 d = inverse * (get(g + k, H - k) * get(gamma + k, H - k) - mean - get(x + k, H - k) * along);
+            if (d_total) d += get(d_total + m * H + k, H - k);
+            put(d_residual + m * H + k, d, H - k);
+            if (d_y) put(d_y + m * H + k, dropout.keys ? d * dropout.factors(key, k) : d, H - k);
+        }
+    }
+}
+
+template <class T>
+void drop(const T* x, T* out, i64 M, i64 H, const Dropout dropout) {
+#pragma omp parallel for schedule(static)
+    for (i64 m = 0; m < M; m++) {
+        const u32 key = dropout.row(m);
+        for (i64 k = 0; k < H; k += 16)
+            put(out + m * H + k, get(x + m * H + k, H - k) * dropout.factors(key, k), H - k);
+    }
+}
+
+template <class T, int KIND>
+void activation(const T* x, T* out, i64 count) {
+#pragma omp parallel for schedule(static)
+    for (i64 i = 0; i < count; i += 16) {
+        v16 value, slope;
+        activate<KIND>(get(x + i, count - i), value, slope);
+        put(out + i, value, count - i);
+    }
+}
+
+template <class T, int KIND>
+void activation_backward(const T* d_out, const T* x, T* d_x, i64 count) {
+#pragma omp parallel for schedule(static)
+    for (i64 i = 0; i < count; i += 16) {
+        v16 value, slope;
+        activate<KIND>(get(x + i, count - i), value, slope);
+        put(d_x + i, get(d_out + i, count - i) * slope, count - i);
+    }
+}
+
+}  // namespace
+
+#define FOR_TYPE(T, suffix)                                                                                            \
+    API void drop_##suffix(const T* x, T* out, i64 M, i64 H, KEYS) { drop(x, out, M, H, Dropout(keys, site, p)); }              \
+    API void activation_##suffix(const T* x, T* out, i64 count, i64 kind) {                                            \
+        (kind == GELU ? activation<T, GELU> : kind == SILU ? activation<T, SILU> : activation<T, GELU_TANH>)(          \
+            x, out, count);                                                                                            \
+    }                                                                                                                  \
+    API void activation_backward_##suffix(const T* d_out, const T* x, T* d_x, i64 count, i64 kind) {                   \
+        (kind == GELU   ? activation_backward<T, GELU>                                                                 \
+         : kind == SILU ? activation_backward<T, SILU>                                                                 \
+                        : activation_backward<T, GELU_TANH>)(d_out, x, d_x, count);                                    \
+    }
+
+#define FOR_STREAM(T, S, suffix)                                                                                            \
+    API void add_norm_##suffix(const S* residual, const T* y, const float* gamma, const float* beta, float epsilon,    \
+                               i64 rms, S* total, T* out, T* normed, float* rstd, i64 M, i64 H, KEYS) {                  \
+        add_norm(residual, y, gamma, beta, epsilon, rms, total, out, normed, rstd, M, H, Dropout(keys, site, p));                 \
+    }                                                                                                                  \
+    API void add_norm_backward_##suffix(const T* d_out, const S* d_total, const T* normed, const float* rstd,            \
+                                        const float* gamma, i64 rms, S* d_residual, T* d_y, i64 M, i64 H, KEYS) {      \
+        add_norm_backward(d_out, d_total, normed, rstd, gamma, rms, d_residual, d_y, M, H, Dropout(keys, site, p));               \
+    }
+
+FOR_TYPE(bf16, bf16)
+FOR_TYPE(float, f32)
+FOR_STREAM(bf16, bf16, bf16)
+FOR_STREAM(bf16, float, bf16_f32)
+FOR_STREAM(float, float, f32)

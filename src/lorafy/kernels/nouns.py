@@ -1,0 +1,101 @@
+"""What the operations work on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+SITES = 1_024
+"""Distance of two sites: an attention draws a mask for each head at site + head."""
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """`site` tells one dropout of the model from the others: a multiple of SITES."""
+
+    p: float
+    site: int
+
+
+NO_DROPOUT = Dropout(0.0, 0)
+
+
+@dataclass(frozen=True)
+class LoraPart:
+    """An adapter on the columns `start` and following of a linear layer's output.
+
+    lora_A (r, in) and lora_B (width, r) are the trained parameters, float32.
+    """
+
+    lora_A: torch.Tensor
+    lora_B: torch.Tensor
+    scaling: float
+    dropout: Dropout
+    start: int = 0
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A frozen linear layer (or several that read the same input, their outputs side by side) with its adapters.
+
+    weight: (out, in), or (in, out) where `in_first`, as GPT-2 keeps it. bias: (out,), float32, or None.
+    flipped: a contiguous copy of the weight's transpose; the product that reads it is about a tenth faster.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    parts: Sequence[LoraPart]
+    in_first: bool = False
+    flipped: torch.Tensor | None = None
+
+    @property
+    def out_features(self) -> int:
+        return self.weight.shape[1 if self.in_first else 0]
+
+    def forward_weight(self) -> torch.Tensor:
+        """(in, out)"""
+        if self.in_first:
+            return self.weight
+        return self.weight.t() if self.flipped is None else self.flipped
+
+    def backward_weight(self) -> torch.Tensor:
+        """(out, in)"""
+        if not self.in_first:
+            return self.weight
+        return self.weight.t() if self.flipped is None else self.flipped
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A layer norm, or an RMS norm (no mean, no bias). Frozen, float32."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    epsilon: float
+    rms: bool = False
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Where the sequences of a batch lie: sequence b has the key rows starts[b] to starts[b + 1] and the query rows
+    query_starts[b] to query_starts[b + 1]; where it has fewer queries than keys and is causal, they are its last.
+
+    Both (B + 1,) int32.
+    """
+
+    starts: torch.Tensor
+    query_starts: torch.Tensor
+    num_heads: int
+    num_kv_heads: int
+    head_width: int
+    scale: float
+    causal: bool
+
+    def split(self, q: torch.Tensor, kv: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Views of q, k and v: q holds all three side by side, or kv holds k and v."""
+        queries, keys = self.num_heads * self.head_width, self.num_kv_heads * self.head_width
+        if kv is None:
+            return q[:, :queries], q[:, queries : queries + keys], q[:, queries + keys :]
+        return q, kv[:, :keys], kv[:, keys:]

@@ -1,0 +1,120 @@
+"""Every operation of the fast path in plain torch, differentiable by autograd, in any dtype: the definition.
+
+Rows are tokens, the sequences of a batch one behind the other, without padding. A dropout mask is a function of its
+row's key, its site and the column, so how a step is cut into batches changes no mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.nn import functional
+
+from .nouns import Dropout, Linear, Norm, Sequences
+
+_BITS = 0xFFFFFFFF
+_GOLDEN = 0x9E3779B9
+
+
+def lora_linear(x: torch.Tensor, linear: Linear, keys: torch.Tensor | None) -> torch.Tensor:
+    """W x + b, and (alpha / r) B A dropout(x) for each part of the output that has an adapter (Hu et al. 2021, 4.1).
+
+    x: (M, in) -> (M, out). keys: (M,), None in evaluation: then nothing is dropped.
+    """
+    weight = linear.weight if linear.in_first else linear.weight.t()
+    y = x @ weight.to(x.dtype)
+    if linear.bias is not None:
+        y = y + linear.bias.to(x.dtype)
+    for part in linear.parts:
+        dropped = drop(x, part.dropout, keys)
+        update = part.scaling * (dropped @ part.lora_A.t().to(x.dtype)) @ part.lora_B.t().to(x.dtype)
+        y = y + functional.pad(update, (part.start, linear.out_features - part.start - update.shape[1]))
+    return y
+
+
+def attention(
+    q: torch.Tensor, kv: torch.Tensor | None, sequences: Sequences, dropout: Dropout, keys: torch.Tensor | None
+) -> torch.Tensor:
+    """softmax(scale q k^T) v in each sequence and head alone: (Mq, heads * D).
+
+    q: (Mq, heads * D) beside kv: (M, 2 * kv_heads * D), keys first; or kv is None and q holds all three side by side.
+    A key head serves heads / kv_heads neighbouring query heads. Rows of no sequence come out as zeros. keys: (Mq,).
+    """
+    q, k, v = sequences.split(q, kv)
+    group, width = sequences.num_heads // sequences.num_kv_heads, sequences.head_width
+    out = torch.zeros_like(q)
+    starts, key_starts = sequences.query_starts.tolist(), sequences.starts.tolist()
+    for first, last, first_key, last_key in zip(starts, starts[1:], key_starts, key_starts[1:], strict=False):
+        n, count = last - first, last_key - first_key
+        heads = []
+        for head in range(sequences.num_heads):
+            mine, shared = (
+                slice(head * width, (head + 1) * width),
+                slice(head // group * width, (head // group + 1) * width),
+            )
+            scores = sequences.scale * q[first:last, mine] @ k[first_key:last_key, shared].t()
+            if sequences.causal:
+                hidden = torch.ones(n, count, dtype=torch.bool).triu(count - n + 1)
+                scores = scores.masked_fill(hidden, -torch.inf)
+            probabilities = scores.softmax(-1)
+            if keys is not None and dropout.p > 0:
+                probabilities = probabilities * factors(dropout, keys[first:last], count, head).to(q.dtype)
+            heads.append(probabilities @ v[first_key:last_key, shared])
+        out = out.index_copy(0, torch.arange(first, last), torch.cat(heads, 1))
+    return out
+
+
+def add_norm(
+    residual: torch.Tensor,
+    y: torch.Tensor | None,
+    norm: Norm,
+    dropout: Dropout,
+    keys: torch.Tensor | None,
+    dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """sum = residual + dropout(y), and its layer norm or RMS norm in `dtype`: (sum, normed), both (M, H)."""
+    total = residual if y is None else residual + drop(y, dropout, keys)
+    weight = norm.weight.to(total.dtype)
+    if norm.rms:
+        return total, functional.rms_norm(total, weight.shape, weight, norm.epsilon).to(dtype)
+    bias = None if norm.bias is None else norm.bias.to(total.dtype)
+    return total, functional.layer_norm(total, weight.shape, weight, bias, norm.epsilon).to(dtype)
+
+
+def activation(x: torch.Tensor, kind: str) -> torch.Tensor:
+    """kind: gelu, gelu_tanh or silu."""
+    if kind == "silu":
+        return functional.silu(x)
+    return functional.gelu(x, approximate="tanh" if kind == "gelu_tanh" else "none")
+
+
+def drop(x: torch.Tensor, dropout: Dropout, keys: torch.Tensor | None) -> torch.Tensor:
+    """x: (M, H); what is kept is divided by 1 - p."""
+    if keys is None or dropout.p == 0:
+        return x
+    return x * factors(dropout, keys, x.shape[1]).to(x.dtype)
+
+
+def factors(dropout: Dropout, keys: torch.Tensor, num_columns: int, head: int = 0) -> torch.Tensor:
+    """0 or 1 / (1 - p) for each row and column: (M, num_columns), float64."""
+    rows = _mix((keys.long() + (dropout.site + head) * _GOLDEN) & _BITS)
+    columns = torch.arange(num_columns, device=keys.device) * _GOLDEN
+    draws = _mix((rows[:, None] + columns) & _BITS)
+    return (draws >= int(dropout.p * 2**32)).double() / (1 - dropout.p)
+
+
+def row_keys(seed: int, rows: Sequence[int], positions: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    """One key a token, from the step's seed, the example's number and the token's place in it: (M,) int32."""
+    examples = torch.tensor(rows, dtype=torch.long).repeat_interleave(torch.tensor(lengths))
+    mixed = _mix(_mix((examples + seed) & _BITS) + positions.long() * _GOLDEN & _BITS)
+    return (mixed - (mixed >> 31 << 32)).to(torch.int32)
+
+
+def _mix(x: torch.Tensor) -> torch.Tensor:
+    """The finalizer of MurmurHash3 (32 bits) on int64, whose overflow leaves the low 32 bits right."""
+    x = x ^ (x >> 16)
+    x = (x * 0x85EBCA6B) & _BITS
+    x = x ^ (x >> 13)
+    x = (x * 0xC2B2AE35) & _BITS
+    return x ^ (x >> 16)

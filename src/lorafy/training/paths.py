@@ -1,0 +1,146 @@
+"""The two ways to compute a step's loss: the model's own forward, and the fast path that is held against it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from ..contracts import Task
+from ..data.batches import micro_batches
+from ..engine.fast_path import build_fast_path
+from ..engine.weights import Unsupported
+from ..models.precision import Precision
+from ..types import Batch, Features, LossOutput
+
+MAX_MICRO_BATCH_TOKENS = {"cpu": 4_096, "mps": 4_096, "cuda": 16_384}
+"""Padded tokens of one micro-batch: about 2.5 GB of activations for a BERT-base on a CPU. More is not faster there."""
+
+CHECK_EXAMPLES = 8
+
+LARGEST_DIFFERENCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
+"""Of all gradients together, relative: the rounding of float32 through some dozen layers, and of bfloat16 (8 bits)."""
+
+
+class Path(Protocol):
+    """How a step's examples become micro-batches, and a micro-batch its loss."""
+
+    def batches(self, features: Sequence[Features], numbers: Sequence[int], seed: int | None) -> list[Batch]: ...
+
+    def loss(self, batch: Batch) -> LossOutput: ...
+
+
+@dataclass(frozen=True)
+class PlainPath:
+    """The model's own forward on padded micro-batches of near-equal length. Dropout draws from torch's generator."""
+
+    model: Any
+    task: Task
+    precision: Precision
+    max_examples: int | None
+
+    def batches(self, features: Sequence[Features], numbers: Sequence[int], seed: int | None) -> list[Batch]:
+        lengths = {i: self.task.padded_length(len(feature)) for i, feature in enumerate(features)}
+        cuts = micro_batches(
+            range(len(features)),
+            lengths,
+            max_tokens=most_tokens(self.task, self.precision.device),
+            max_examples=self.max_examples,
+        )
+        return [self.task.collate([features[i] for i in cut]) for cut in cuts]
+
+    def loss(self, batch: Batch) -> LossOutput:
+        with self.precision.autocast():
+            return self.task.loss(self.model, batch)
+
+
+def most_tokens(task: Task, device: torch.device) -> int:
+    """Padded tokens of one micro-batch."""
+    return min(MAX_MICRO_BATCH_TOKENS[device.type], task.max_tokens or MAX_MICRO_BATCH_TOKENS[device.type])
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which path a run takes, and a sentence for its reader."""
+
+    path: Path
+    is_fast: bool
+    message: str
+
+
+def choose_path(
+    plain: PlainPath,
+    model: Any,
+    *,
+    fast_wanted: bool,
+    num_processes: int,
+    features: Sequence[Features],
+) -> Choice:
+    """The fast path where it can be built and agrees with the plain one on these examples.
+
+    features: of the first step. No weight and no random state is changed.
+    """
+    if not fast_wanted:
+        return Choice(plain, False, "plain path (train.kernels=reference)")
+    try:
+        if num_processes > 1:
+            raise Unsupported("it is not written for several processes yet")
+        precision = plain.precision
+        fast = build_fast_path(model, plain.task, precision.dtype, precision.device, plain.max_examples)
+    except Unsupported as reason:
+        return Choice(plain, False, f"plain path; not the fast one: {reason}")
+    check = compare(plain, fast, model, features[:CHECK_EXAMPLES])
+    figures = f"loss {check.plain_loss:.6f} and {check.fast_loss:.6f}, gradients {check.difference:.1e} apart"
+    if not check.difference < LARGEST_DIFFERENCE[plain.precision.dtype]:
+        return Choice(plain, False, f"plain path: the fast one differs on the first examples ({figures})")
+    return Choice(fast, True, f"fast path, held against the plain one on the first examples: {figures}")
+
+
+@dataclass(frozen=True)
+class Check:
+    """Mean losses, and the distance of the two gradients in units of the plain one's length."""
+
+    plain_loss: float
+    fast_loss: float
+    difference: float
+
+
+def compare(plain: Path, fast: Path, model: Any, features: Sequence[Features]) -> Check:
+    """Both paths on the same examples without dropout. B is drawn at random for it: at its start of zero A has no
+    gradient."""
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    numbers = range(len(features))
+    num_targets = sum(feature.num_targets for feature in features)
+    was_training = model.training
+    model.eval()
+    with _random_B(trained):
+        results = []
+        for path in (plain, fast):
+            loss_sum = 0.0
+            for batch in path.batches(features, numbers, None):
+                loss = path.loss(batch).loss_sum / num_targets
+                loss.backward()
+                loss_sum += loss.item()
+            grads = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in trained.values()]
+            for p in trained.values():
+                p.grad = None
+            results.append((loss_sum, torch.cat([grad.flatten() for grad in grads])))
+    model.train(was_training)
+    (plain_loss, expected), (fast_loss, found) = results
+    return Check(plain_loss, fast_loss, ((found - expected).norm() / expected.norm()).item())
+
+
+@contextmanager
+def _random_B(trained: dict[str, torch.nn.Parameter]) -> Iterator[None]:
+    generator = torch.Generator().manual_seed(0)
+    kept = {name: p.detach().clone() for name, p in trained.items() if ".lora_B." in name}
+    try:
+        for name, before in kept.items():
+            trained[name].data.copy_(torch.randn(before.shape, generator=generator) / before.shape[0] ** 0.5 / 10)
+        yield
+    finally:
+        for name, before in kept.items():
+            trained[name].data.copy_(before)
