@@ -40,7 +40,8 @@ def finished(tiny_bert: Path, sms_csv: Path, tmp_path_factory: pytest.TempPathFa
     base = Path(shutil.copytree(tiny_bert, folder / "base"))
     runs = {}
     for method in METHODS:
-        settings = {"max_steps": 40, "batch_size": 14, "learning_rate": 5e-3 if method == "full" else 2e-2}
+        rate = {"lora": 2e-2, "full": 5e-3, "none": 1e-1}[method]
+        settings = {"max_steps": 40, "batch_size": 14, "learning_rate": rate}
         config = make_config(base, sms_csv, adapter={"method": method}, train=settings)
         runs[method] = train(config, folder / method)
     return runs

@@ -10,6 +10,8 @@ import torch
 from torch.nn import functional
 
 from ..kernels.nouns import NO_DROPOUT, Dropout, Linear, Norm, Sequences
+from ..tasks.classification import summed_loss
+from ..types import Batch, LossOutput
 
 Head = Callable[[ModuleType, torch.Tensor, torch.Tensor | None], torch.Tensor]
 """(operations, first tokens' states (B, H), their keys) -> logits (B, C), float32."""
@@ -66,8 +68,12 @@ class Encoder:
     head: Head
     dtype: torch.dtype
 
+    def loss(self, ops: ModuleType, batch: Batch) -> LossOutput:
+        """Cross-entropy SUMMED over texts. batch: as of `packed.pack_texts`."""
+        return summed_loss(self.logits(ops, batch.inputs), batch.labels)
+
     def logits(self, ops: ModuleType, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """(B, C), float32. inputs: as of `packed.pack`; without keys nothing is dropped."""
+        """(B, C), float32. inputs: as of `packed.pack_texts`; without keys nothing is dropped."""
         starts, keys = inputs["starts"], inputs.get("keys")
         with torch.no_grad():
             x = self.embeddings(ops, inputs, self.dtype)

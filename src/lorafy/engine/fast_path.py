@@ -2,81 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from peft import PeftModel
 
 from ..contracts import plugin_names
 from ..kernels import compiled
 from ..kernels.build import CannotBuild, load_library
-from ..tasks.classification import Classification, summed_loss
 from ..types import Batch, Features, LossOutput
-from .encoder import Encoder
-from .packed import cut, pack
+from .packed import cut, pack_sequences, pack_texts
 from .weights import FLIPPED_PARAMETERS, Reader, Unsupported
+
+PACKERS: dict[str, Callable[[Sequence[Features], Sequence[int], int | None], Batch]] = {
+    "classification": pack_texts,
+    "causal_lm": pack_sequences,
+}
+
+
+class Network(Protocol):
+    """A forward pass over a model's own parameters."""
+
+    def loss(self, ops: ModuleType, batch: Batch) -> LossOutput: ...
 
 
 @dataclass(frozen=True)
 class FastPath:
-    """Batches without padding and their loss. `ops` are the operations: compiled, or the reference in a test."""
+    """Batches without padding and their loss.
 
-    network: Encoder
+    ops: the operations, compiled, or the reference in a test. max_examples: of a micro-batch.
+    """
+
+    network: Network
+    task: str
     ops: ModuleType
-    max_examples: int | None
+    max_examples: int | None = None
 
     def batches(self, features: Sequence[Features], numbers: Sequence[int], seed: int | None) -> list[Batch]:
         """One step's examples as micro-batches. numbers: which examples of the training split they are. seed: decides
         the dropout masks, whatever the cut; None: nothing is dropped."""
-        return [
-            pack(
-                [features[i] for i in run],
-                [numbers[i] for i in run],
-                seed,
-                [label for i in run for label in features[i].labels],
-            )
-            for run in cut([len(feature) for feature in features], self.max_examples)
-        ]
+        pack = PACKERS[self.task]
+        runs = cut([len(feature) for feature in features], self.max_examples)
+        return [pack([features[i] for i in run], [numbers[i] for i in run], seed) for run in runs]
 
     def loss(self, batch: Batch) -> LossOutput:
         """The SUM over targets, in fp32."""
-        return summed_loss(self.network.logits(self.ops, batch.inputs), batch.labels)
+        return self.network.loss(self.ops, batch)
 
 
 def build_fast_path(
-    model: Any, task: Any, dtype: torch.dtype, device: torch.device, max_examples: int | None
+    model: Any, task: str, dtype: torch.dtype, device: torch.device, max_examples: int | None
 ) -> FastPath:
-    """Over the parameters of `model` (peft's, or the bare one). max_examples: of a micro-batch.
-
-    Raises Unsupported with the reason.
-    """
+    """Over the parameters of `model` (peft's, or the bare one). Raises Unsupported with the reason."""
     if device.type != "cpu":
         raise Unsupported(f"it is not written for {device.type} yet")
-    if not isinstance(task, Classification):
-        raise Unsupported("it is not written for language models yet")
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
-    families = plugin_names("engine/families")
-    if bare.config.model_type not in families:
-        raise Unsupported(f"it knows {', '.join(families)}, not {bare.config.model_type}")
+    if dtype not in (torch.float32, torch.bfloat16):
+        raise Unsupported(f"it is not written for {dtype}")
+    bare = model.get_base_model() if isinstance(model, PeftModel) else model
+    network = read_network(bare, task, dtype)
     try:
         load_library()
     except CannotBuild as error:
         raise Unsupported(str(error)) from error
-    network = read_network(bare, dtype)
-    return FastPath(network, compiled, max_examples)
+    return FastPath(network, task, compiled, max_examples)
 
 
-def read_network(bare: Any, dtype: torch.dtype) -> Encoder:
+def read_network(bare: Any, task: str, dtype: torch.dtype) -> Network:
     """Raises Unsupported where the model has or trains what the fast path does not know."""
+    kind, known = bare.config.model_type, plugin_names("engine/families")
+    family = import_module(f".families.{kind}", __package__) if kind in known else None
+    if family is None or task != family.TASK:
+        raise Unsupported(f"it is not written for {kind} with {task} ({', '.join(known)})")
     num_parameters = sum(parameter.numel() for parameter in bare.parameters())
     reader = Reader(dtype, flip=num_parameters < FLIPPED_PARAMETERS)
-    family = import_module(f".families.{bare.config.model_type}", __package__)
     network = family.read(bare, reader)
     used = {id(parameter) for parameter in reader.used}
     other = [name for name, p in bare.named_parameters() if p.requires_grad and id(p) not in used]
     if other:
-        raise Unsupported(f"{other[0]} is trained, and {len(other) - 1} more")
+        raise Unsupported(f"{len(other):,} tensors are trained that it holds frozen, {other[0]} the first of them")
     return network

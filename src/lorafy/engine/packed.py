@@ -8,7 +8,7 @@ from itertools import chain
 import torch
 
 from ..kernels.reference import row_keys
-from ..types import Batch, Features
+from ..types import IGNORE_INDEX, Batch, Features
 
 MAX_TOKENS = 2_048
 """Of one micro-batch: products are no faster beyond (docs/log.md), activations take more memory."""
@@ -39,25 +39,62 @@ def rounded(num_tokens: int) -> int:
     return -(-num_tokens // step) * step
 
 
-def pack(features: Sequence[Features], numbers: Sequence[int], seed: int | None, labels: Sequence[int]) -> Batch:
-    """Inputs: input_ids, position_ids, token_type_ids (M,); starts (B + 1,) and, with a seed, keys (M,), int32.
+def pack_texts(features: Sequence[Features], numbers: Sequence[int], seed: int | None) -> Batch:
+    """Of classification: the inputs of `_tokens`, and a label for each text (B,)."""
+    inputs = _tokens([feature.input_ids for feature in features], numbers, seed)
+    if any(feature.token_type_ids is not None for feature in features):
+        kinds = [feature.token_type_ids or [0] * len(feature) for feature in features]
+        spare = len(inputs["input_ids"]) - sum(map(len, kinds))
+        inputs["token_type_ids"] = torch.tensor([*chain.from_iterable(kinds), *[0] * spare])
+    labels = torch.tensor([label for feature in features for label in feature.labels])
+    return Batch(inputs, labels, [feature.row for feature in features])
+
+
+def pack_sequences(features: Sequence[Features], numbers: Sequence[int], seed: int | None) -> Batch:
+    """Of language models: the inputs of `_tokens` for each sequence less its last token, which nothing follows.
+
+    query_rows (Q,): the rows from each sequence's first target on; query_starts (B + 1,) int32: where they begin.
+    target_rows (K,): which of the query rows predict a target; labels (K,): that target. Q and K are rounded up, the
+    last rows being of no sequence and without label.
+    """
+    inputs = _tokens([feature.input_ids[:-1] for feature in features], numbers, seed)
+    starts = inputs["starts"].tolist()
+    query_rows: list[int] = []
+    query_starts, target_rows, labels = [0], [], []
+    for feature, start in zip(features, starts, strict=False):
+        following = feature.labels[1:]
+        first = next(place for place, label in enumerate(following) if label != IGNORE_INDEX)
+        for place in range(first, len(following)):
+            if following[place] != IGNORE_INDEX:
+                target_rows.append(len(query_rows))
+                labels.append(following[place])
+            query_rows.append(start + place)
+        query_starts.append(len(query_rows))
+    query_rows += [0] * (rounded(len(query_rows)) - len(query_rows))
+    spare = rounded(len(labels)) - len(labels)
+    inputs |= {
+        "query_rows": torch.tensor(query_rows),
+        "query_starts": torch.tensor(query_starts, dtype=torch.int32),
+        "target_rows": torch.tensor(target_rows + [0] * spare),
+    }
+    return Batch(inputs, torch.tensor(labels + [IGNORE_INDEX] * spare), [feature.row for feature in features])
+
+
+def _tokens(ids: Sequence[list[int]], numbers: Sequence[int], seed: int | None) -> dict[str, torch.Tensor]:
+    """input_ids and position_ids (M,); starts (B + 1,) and, with a seed, keys (M,), int32.
 
     M is rounded up; rows behind the last sequence belong to none. numbers: which training examples these are; with
     the seed and the token's place they decide every dropout mask.
     """
-    lengths = [len(feature) for feature in features]
+    lengths = [len(one) for one in ids]
     total = sum(lengths)
     spare = rounded(total) - total
-    starts = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
     positions = torch.cat([*(torch.arange(length) for length in lengths), torch.zeros(spare, dtype=torch.long)])
     inputs = {
-        "input_ids": torch.tensor([*chain.from_iterable(feature.input_ids for feature in features), *[0] * spare]),
+        "input_ids": torch.tensor([*chain.from_iterable(ids), *[0] * spare]),
         "position_ids": positions,
-        "starts": starts,
+        "starts": torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32),
     }
-    if any(feature.token_type_ids is not None for feature in features):
-        types = [feature.token_type_ids or [0] * len(feature) for feature in features]
-        inputs["token_type_ids"] = torch.tensor([*chain.from_iterable(types), *[0] * spare])
     if seed is not None:
         inputs["keys"] = row_keys(seed, [*numbers, 0], positions, [*lengths, spare])
-    return Batch(inputs, torch.tensor(labels), [feature.row for feature in features])
+    return inputs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "silu": "silu",
     "swish": "silu",
+    "relu": "relu",
 }
 
 
@@ -63,6 +64,13 @@ class Reader:
         ]
         flipped = weight.t().contiguous() if self.flip else None
         return Linear(weight, bias, adapters, in_first, flipped)
+
+    def columns(self, whole: Linear, start: int, end: int) -> Linear:
+        """Some columns of a layer's output, as GPT-2's queries are of `c_attn`, with the same dropout masks."""
+        weight = (whole.weight[:, start:end] if whole.in_first else whole.weight[start:end]).contiguous()
+        bias = None if whole.bias is None else whole.bias[start:end].contiguous()
+        parts = [replace(part, rows=(start, end)) for part in whole.parts]
+        return Linear(weight, bias, parts, whole.in_first, weight.t().contiguous() if self.flip else None)
 
     def _joined(self, bases: Sequence[Any], in_first: bool) -> torch.Tensor:
         weights = [base.weight.detach() for base in bases]

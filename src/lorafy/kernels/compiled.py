@@ -14,7 +14,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from .build import load_library
-from .nouns import Dropout, Linear, Norm, Sequences
+from .nouns import Dropout, Linear, Norm, Rotary, Sequences
 
 _POINTER, _INT, _FLOAT, _DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
 _KEYS = (_POINTER, _INT, _DOUBLE)
@@ -24,15 +24,17 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "lift": (_POINTER, _INT, _POINTER, _POINTER, _INT, _FLOAT, _POINTER, _INT, _INT, _INT, *_KEYS),
     "outer": (_POINTER, _INT, _POINTER, _POINTER, _INT, _FLOAT, _INT, _INT, _INT, *_KEYS),
     "drop": (_POINTER, _POINTER, _INT, _INT, *_KEYS),
-    "activation": (_POINTER, _POINTER, _INT, _INT),
-    "activation_backward": (_POINTER, _POINTER, _POINTER, _INT, _INT),
+    "activation": (_POINTER, _POINTER, *[_INT] * 4),
+    "activation_backward": (_POINTER, _POINTER, _POINTER, *[_INT] * 4),
+    "rotary": (_POINTER, _POINTER, _POINTER, _FLOAT, _POINTER, _POINTER, *[_INT] * 4, _POINTER),
+    "cross_entropy": (*[_POINTER] * 4, *[_INT] * 3),
     "attention": (*[_POINTER, _INT] * 4, _POINTER, *_SHAPE, *_KEYS),
     "attention_backward": (*[_POINTER, _INT] * 4, _POINTER, *[_POINTER, _INT] * 3, *_SHAPE, *_KEYS),
     "add_norm": (_POINTER, _POINTER, _POINTER, _POINTER, _FLOAT, _INT, *[_POINTER] * 4, _INT, _INT, *_KEYS),
     "add_norm_backward": (*[_POINTER] * 5, _INT, _POINTER, _POINTER, _INT, _INT, *_KEYS),
 }
 _SUFFIX = {torch.bfloat16: "bf16", torch.float32: "f32"}
-_KINDS = {"gelu": 0, "gelu_tanh": 1, "silu": 2}
+_KINDS = {"gelu": 0, "gelu_tanh": 1, "silu": 2, "relu": 3}
 
 
 class _Calls:
@@ -67,7 +69,7 @@ def _rows(x: torch.Tensor) -> torch.Tensor:
 
 
 def lora_linear(x: torch.Tensor, linear: Linear, keys: torch.Tensor | None) -> torch.Tensor:
-    return _LoraLinear.apply(x, linear, keys, *(t for part in linear.parts for t in (part.lora_A, part.lora_B)))
+    return _LoraLinear.apply(x, linear, keys, *(tensor for part in linear.parts for tensor in part.matrices))
 
 
 class _LoraLinear(Function):
@@ -78,47 +80,49 @@ class _LoraLinear(Function):
         kind, num_rows, width = _SUFFIX[x.dtype], x.shape[0], y.shape[1]
         reduced: list[torch.Tensor] = []
         end = 0
-        for part in linear.parts:
+        for part, lora_A, lora_B in zip(linear.parts, trained[::2], trained[1::2], strict=True):
             if part.start > end:
                 _add_bias(y, linear, end, part.start)
-            h = _down(x, part.lora_A, True, 1.0, part.dropout, keys)
-            end = part.start + part.lora_B.shape[0]
+            h = _down(x, lora_A, True, 1.0, part.dropout, keys)
+            end = part.start + lora_B.shape[0]
             _call(
                 "lift", kind, y.data_ptr() + part.start * y.element_size(), width, h.data_ptr(),
-                part.lora_B.data_ptr(), 1, part.scaling, _pointer(_columns(linear.bias, part.start, end)),
+                lora_B.data_ptr(), 1, part.scaling, _pointer(_columns(linear.bias, part.start, end)),
                 num_rows, end - part.start, h.shape[1], None, 0, 0.0,
             )  # fmt: skip
             reduced.append(h)
         if end < width:
             _add_bias(y, linear, end, width)
         ctx.linear, ctx.keys = linear, keys
-        ctx.save_for_backward(x, *reduced)
+        ctx.save_for_backward(x, *reduced, *trained)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: torch.Tensor) -> Any:
-        x, *reduced = ctx.saved_tensors
         linear: Linear = ctx.linear
+        x, *saved = ctx.saved_tensors
+        reduced, trained = saved[: len(linear.parts)], saved[len(linear.parts) :]
         dy = _rows(dy)
         kind, num_rows = _SUFFIX[x.dtype], x.shape[0]
         dx = torch.mm(dy, linear.backward_weight()) if ctx.needs_input_grad[0] else None
         grads: list[torch.Tensor | None] = []
         for index, (part, h) in enumerate(zip(linear.parts, reduced, strict=True)):
+            lora_A, lora_B = trained[2 * index : 2 * index + 2]
             dropped = _keys(part.dropout, ctx.keys)
-            columns = dy[:, part.start : part.start + part.lora_B.shape[0]]
+            columns = dy[:, part.start : part.start + lora_B.shape[0]]
             needs_A, needs_B = ctx.needs_input_grad[3 + 2 * index : 5 + 2 * index]
-            d_h = _down(columns, part.lora_B, False, part.scaling) if needs_A or dx is not None else None
+            d_h = _down(columns, lora_B, False, part.scaling) if needs_A or dx is not None else None
             d_A = d_B = None
             if needs_A:
                 assert d_h is not None
-                d_A = torch.empty_like(part.lora_A)
+                d_A = torch.empty_like(lora_A)
                 _call(
                     "outer", kind, x.data_ptr(), x.stride(0), d_h.data_ptr(), d_A.data_ptr(), 1, 1.0,
                     num_rows, x.shape[1], d_h.shape[1], *dropped,
                 )  # fmt: skip
             if needs_B:
-                d_B = torch.empty_like(part.lora_B)
+                d_B = torch.empty_like(lora_B)
                 _call(
                     "outer", kind, columns.data_ptr(), columns.stride(0), h.data_ptr(), d_B.data_ptr(), 0,
                     part.scaling, num_rows, columns.shape[1], h.shape[1], None, 0, 0.0,
@@ -126,7 +130,7 @@ class _LoraLinear(Function):
             if dx is not None:
                 assert d_h is not None
                 _call(
-                    "lift", kind, dx.data_ptr(), dx.stride(0), d_h.data_ptr(), part.lora_A.data_ptr(), 0, 1.0, None,
+                    "lift", kind, dx.data_ptr(), dx.stride(0), d_h.data_ptr(), lora_A.data_ptr(), 0, 1.0, None,
                     num_rows, x.shape[1], d_h.shape[1], *dropped,
                 )  # fmt: skip
             grads += [d_A, d_B]
@@ -276,17 +280,18 @@ def _stream(residual: torch.dtype, rows: torch.dtype) -> str:
     return _SUFFIX[rows] if residual == rows else f"{_SUFFIX[rows]}_{_SUFFIX[residual]}"
 
 
-def activation(x: torch.Tensor, kind: str) -> torch.Tensor:
-    return _Activation.apply(x, kind)
+def activation(x: torch.Tensor, kind: str, gated: bool = False) -> torch.Tensor:
+    return _Activation.apply(x, kind, gated)
 
 
 class _Activation(Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, kind: str) -> Any:
+    def forward(ctx: Any, x: torch.Tensor, kind: str, gated: bool) -> Any:
         x = x.contiguous()
-        out = torch.empty_like(x)
-        _call("activation", _SUFFIX[x.dtype], x.data_ptr(), out.data_ptr(), x.numel(), _KINDS[kind])
-        ctx.kind = kind
+        num_rows, width = x.shape[0], x.shape[1] // (2 if gated else 1)
+        out = torch.empty(num_rows, width, dtype=x.dtype)
+        ctx.settings = (num_rows, width, int(gated), _KINDS[kind])
+        _call("activation", _SUFFIX[x.dtype], x.data_ptr(), out.data_ptr(), *ctx.settings)
         ctx.save_for_backward(x)
         return out
 
@@ -296,10 +301,79 @@ class _Activation(Function):
         (x,) = ctx.saved_tensors
         d_out, d_x = d_out.contiguous(), torch.empty_like(x)
         _call(
-            "activation_backward", _SUFFIX[x.dtype], d_out.data_ptr(), x.data_ptr(), d_x.data_ptr(), x.numel(),
-            _KINDS[ctx.kind],
+            "activation_backward", _SUFFIX[x.dtype], d_out.data_ptr(), x.data_ptr(), d_x.data_ptr(), *ctx.settings
         )  # fmt: skip
-        return d_x, None
+        return d_x, None, None
+
+
+def rotary(x: torch.Tensor, positions: Rotary) -> torch.Tensor:
+    return _Rotary.apply(x, positions)
+
+
+class _Rotary(Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, positions: Rotary) -> Any:
+        x = x.contiguous()
+        ctx.positions = positions
+        ctx.save_for_backward(x)
+        return _turned(x, positions, None)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_out: torch.Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        return _turned(x, ctx.positions, d_out.contiguous()), None
+
+
+def _turned(x: torch.Tensor, positions: Rotary, d_out: torch.Tensor | None) -> torch.Tensor:
+    """The turned rows, or their gradient where `d_out` is given."""
+    out = torch.empty_like(x)
+    num_rows, width = positions.cosine.shape
+    assert width <= 512, "turn() in decoder.cpp keeps a head on its stack"
+    _call(
+        "rotary", _SUFFIX[x.dtype], x.data_ptr(), out.data_ptr(), _pointer(positions.gammas), positions.epsilon,
+        positions.cosine.data_ptr(), positions.sine.data_ptr(), num_rows, positions.num_heads, width,
+        x.shape[1] - positions.num_heads * width, _pointer(d_out),
+    )  # fmt: skip
+    return out
+
+
+LOGITS_BYTES = 2**26
+"""Of the logits that are held at a time: the products of fewer rows are slower, those of more no faster."""
+
+
+def cross_entropy(x: torch.Tensor, linear: Linear, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return _CrossEntropy.apply(x, linear, labels)
+
+
+class _CrossEntropy(Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, linear: Linear, labels: torch.Tensor) -> Any:
+        x, labels = _rows(x), labels.contiguous()
+        num_rows, needs_grad = x.shape[0], ctx.needs_input_grad[0]
+        losses, hits = torch.empty(num_rows), torch.empty(num_rows)
+        d_x = torch.empty_like(x) if needs_grad else None
+        step = max(16, LOGITS_BYTES // (linear.out_features * x.element_size()) // 16 * 16)
+        for start in range(0, num_rows, step):
+            rows = slice(start, min(start + step, num_rows))
+            logits = torch.mm(x[rows], linear.forward_weight())
+            _add_bias(logits, linear, 0, linear.out_features)
+            _call(
+                "cross_entropy", _SUFFIX[x.dtype], logits.data_ptr(), labels[rows].data_ptr(),
+                losses[rows].data_ptr(), hits[rows].data_ptr(), *logits.shape, int(needs_grad),
+            )  # fmt: skip
+            if d_x is not None:  # the loss is a sum: its gradient needs nothing of what comes after
+                torch.mm(logits, linear.backward_weight(), out=d_x[rows])
+        ctx.save_for_backward(d_x)
+        num_correct = hits.sum()
+        ctx.mark_non_differentiable(num_correct)
+        return losses.sum(), num_correct
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_loss: torch.Tensor, _: Any) -> Any:
+        (d_x,) = ctx.saved_tensors
+        return d_x * d_loss, None, None
 
 
 def drop(x: torch.Tensor, dropout: Dropout, keys: torch.Tensor | None) -> torch.Tensor:

@@ -26,7 +26,8 @@ NO_DROPOUT = Dropout(0.0, 0)
 class LoraPart:
     """An adapter on the columns `start` and following of a linear layer's output.
 
-    lora_A (r, in) and lora_B (width, r) are the trained parameters, float32.
+    lora_A (r, in) and lora_B (width, r) are the trained parameters, float32. `rows`: the first and behind the last row
+    of lora_B that are used, where the layer is part of the one that was adapted.
     """
 
     lora_A: torch.Tensor
@@ -34,6 +35,12 @@ class LoraPart:
     scaling: float
     dropout: Dropout
     start: int = 0
+    rows: tuple[int, int] | None = None
+
+    @property
+    def matrices(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """A (r, in) and B (width, r)."""
+        return self.lora_A, self.lora_B if self.rows is None else self.lora_B[slice(*self.rows)]
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,20 @@ class Norm:
     bias: torch.Tensor | None
     epsilon: float
     rms: bool = False
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """Rotary positions (Su et al. 2021) on the first `num_heads` heads of each row, their halves turned by the angles.
+
+    cosine, sine: (M, head_width), float32. gammas: (num_heads, head_width) where each head is RMS-normed first (Qwen3).
+    """
+
+    cosine: torch.Tensor
+    sine: torch.Tensor
+    num_heads: int
+    gammas: torch.Tensor | None
+    epsilon: float
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
-from .nouns import Dropout, Linear, Norm, Sequences
+from ..types import IGNORE_INDEX
+from .nouns import Dropout, Linear, Norm, Rotary, Sequences
 
 _BITS = 0xFFFFFFFF
 _GOLDEN = 0x9E3779B9
@@ -28,7 +29,8 @@ def lora_linear(x: torch.Tensor, linear: Linear, keys: torch.Tensor | None) -> t
         y = y + linear.bias.to(x.dtype)
     for part in linear.parts:
         dropped = drop(x, part.dropout, keys)
-        update = part.scaling * (dropped @ part.lora_A.t().to(x.dtype)) @ part.lora_B.t().to(x.dtype)
+        lora_A, lora_B = part.matrices
+        update = part.scaling * (dropped @ lora_A.t().to(x.dtype)) @ lora_B.t().to(x.dtype)
         y = y + functional.pad(update, (part.start, linear.out_features - part.start - update.shape[1]))
     return y
 
@@ -82,8 +84,35 @@ def add_norm(
     return total, functional.layer_norm(total, weight.shape, weight, bias, norm.epsilon).to(dtype)
 
 
-def activation(x: torch.Tensor, kind: str) -> torch.Tensor:
-    """kind: gelu, gelu_tanh or silu."""
+def rotary(x: torch.Tensor, positions: Rotary) -> torch.Tensor:
+    """x: (M, columns), the heads to turn first; what follows them stays."""
+    num_rows, width = positions.cosine.shape
+    turned = positions.num_heads * width
+    heads = x[:, :turned].view(num_rows, positions.num_heads, width)
+    if positions.gammas is not None:
+        heads = functional.rms_norm(heads, (width,), None, positions.epsilon) * positions.gammas.to(x.dtype)
+    cosine, sine = positions.cosine[:, None].to(x.dtype), positions.sine[:, None].to(x.dtype)
+    left, right = heads.chunk(2, -1)
+    heads = heads * cosine + torch.cat([-right, left], -1) * sine
+    return torch.cat([heads.flatten(1), x[:, turned:]], 1)
+
+
+def cross_entropy(x: torch.Tensor, linear: Linear, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The losses of W x against `labels` SUMMED, and how many labels have the greatest logit. x: (K, H); labels: (K,),
+    negative where there is none."""
+    logits = lora_linear(x, linear, None)
+    logits = logits.float() if logits.dtype == torch.bfloat16 else logits
+    loss = functional.cross_entropy(logits, labels, reduction="sum", ignore_index=IGNORE_INDEX)
+    return loss, (logits.detach().argmax(-1) == labels).sum()
+
+
+def activation(x: torch.Tensor, kind: str, gated: bool = False) -> torch.Tensor:
+    """kind: gelu, gelu_tanh, silu or relu. Gated: the left half of each row through it, times the right half."""
+    if gated:
+        left, right = x.chunk(2, 1)
+        return activation(left, kind) * right
+    if kind == "relu":
+        return x.relu()
     if kind == "silu":
         return functional.silu(x)
     return functional.gelu(x, approximate="tanh" if kind == "gelu_tanh" else "none")

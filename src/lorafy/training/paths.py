@@ -43,14 +43,14 @@ class PlainPath:
     max_examples: int | None
 
     def batches(self, features: Sequence[Features], numbers: Sequence[int], seed: int | None) -> list[Batch]:
-        lengths = {i: self.task.padded_length(len(feature)) for i, feature in enumerate(features)}
+        of_number = dict(zip(numbers, features, strict=True))
         cuts = micro_batches(
-            range(len(features)),
-            lengths,
+            numbers,
+            {number: self.task.padded_length(len(feature)) for number, feature in of_number.items()},
             max_tokens=most_tokens(self.task, self.precision.device),
             max_examples=self.max_examples,
         )
-        return [self.task.collate([features[i] for i in cut]) for cut in cuts]
+        return [self.task.collate([of_number[number] for number in cut]) for cut in cuts]
 
     def loss(self, batch: Batch) -> LossOutput:
         with self.precision.autocast():
@@ -89,7 +89,7 @@ def choose_path(
         if num_processes > 1:
             raise Unsupported("it is not written for several processes yet")
         precision = plain.precision
-        fast = build_fast_path(model, plain.task, precision.dtype, precision.device, plain.max_examples)
+        fast = build_fast_path(model, plain.task.name, precision.dtype, precision.device, plain.max_examples)
     except Unsupported as reason:
         return Choice(plain, False, f"plain path; not the fast one: {reason}")
     check = compare(plain, fast, model, features[:CHECK_EXAMPLES])

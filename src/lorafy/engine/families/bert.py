@@ -11,6 +11,8 @@ from torch.nn import functional
 from ..encoder import Embeddings, Encoder, Layer
 from ..weights import Reader, Unsupported, activation_name
 
+TASK = "classification"
+
 
 def read(model: Any, reader: Reader) -> Encoder:
     """model: BertForSequenceClassification, peft's adapters inside."""

@@ -36,9 +36,9 @@ struct Shape {
     float scale;
     i64 queries(i64 b) const { return q_starts[b + 1] - q_starts[b]; }
     i64 keys(i64 b) const { return k_starts[b + 1] - k_starts[b]; }
-    i64 longest() const {
+    i64 longest() const {  // a sequence has no more queries than keys
         i64 most = 1;
-        for (i64 b = 0; b < sequences; b++) most = queries(b) > most ? queries(b) : (keys(b) > most ? keys(b) : most);
+        for (i64 b = 0; b < sequences; b++) most = keys(b) > most ? keys(b) : most;
         return most;
     }
     // the keys that query i of n sees, of `count`: its own place is i + (count - n)

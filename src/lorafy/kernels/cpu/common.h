@@ -58,6 +58,15 @@ inline void put(bf16* p, v16 x, i64 count = 16) {
     if (count >= 16) std::memcpy(p, &bits, 32);
     else std::memcpy(p, &bits, count * 2);
 }
+inline float widened(float x) { return x; }
+inline float widened(bf16 x) {
+    const u32 bits = u32(x.bits) << 16;
+    float value;
+    std::memcpy(&value, &bits, 4);
+    return value;
+}
+inline void narrowed(float& target, float x) { target = x; }
+inline void narrowed(bf16& target, float x) { target.bits = narrow(all(x))[0]; }
 inline float sum(v16 x) {
     float total = 0;
     for (int i = 0; i < 16; i++) total += x[i];

@@ -4,7 +4,7 @@
 
 namespace {
 
-enum Activation { GELU = 0, GELU_TANH = 1, SILU = 2 };
+enum Activation { GELU = 0, GELU_TANH = 1, SILU = 2, RELU = 3 };
 
 // Phi(x), the normal distribution, and its density (Abramowitz and Stegun 7.1.26: absolute error below 1.5e-7)
 inline void normal(v16 x, v16& phi, v16& density) {
@@ -22,6 +22,9 @@ inline void activate(v16 x, v16& value, v16& slope) {
         normal(x, phi, density);
         value = x * phi;
         slope = phi + x * density;
+    } else if (KIND == RELU) {
+        value = x < 0 ? all(0) : x;  // NaN stays NaN
+        slope = x > 0 ? all(1) : all(0);
     } else {  // x sigmoid(2 inner): tanh(inner) = 2 sigmoid(2 inner) - 1
         const v16 inner = KIND == SILU ? 0.5f * x : 0.79788456f * (x + 0.044715f * x * x * x);
         const v16 d_inner = KIND == SILU ? all(0.5f) : 0.79788456f * (1.0f + 0.134145f * x * x);
@@ -108,38 +111,51 @@ void drop(const T* x, T* out, i64 M, i64 H, const Dropout dropout) {
     }
 }
 
+// out = f(x); or, where `gated`, each row is twice as wide as the output and out = f(left half) * right half
 template <class T, int KIND>
-void activation(const T* x, T* out, i64 count) {
+void activation(const T* x, T* out, i64 M, i64 H, i64 gated) {
 #pragma omp parallel for schedule(static)
-    for (i64 i = 0; i < count; i += 16) {
-        v16 value, slope;
-        activate<KIND>(get(x + i, count - i), value, slope);
-        put(out + i, value, count - i);
+    for (i64 m = 0; m < M; m++) {
+        const T* source = x + m * (gated ? 2 * H : H);
+        for (i64 k = 0; k < H; k += 16) {
+            v16 value, slope;
+            activate<KIND>(get(source + k, H - k), value, slope);
+            put(out + m * H + k, gated ? value * get(source + H + k, H - k) : value, H - k);
+        }
     }
 }
 
 template <class T, int KIND>
-void activation_backward(const T* d_out, const T* x, T* d_x, i64 count) {
+void activation_backward(const T* d_out, const T* x, T* d_x, i64 M, i64 H, i64 gated) {
 #pragma omp parallel for schedule(static)
-    for (i64 i = 0; i < count; i += 16) {
-        v16 value, slope;
-        activate<KIND>(get(x + i, count - i), value, slope);
-        put(d_x + i, get(d_out + i, count - i) * slope, count - i);
+    for (i64 m = 0; m < M; m++) {
+        const i64 start = m * (gated ? 2 * H : H);
+        for (i64 k = 0; k < H; k += 16) {
+            const i64 count = H - k;
+            const v16 d = get(d_out + m * H + k, count);
+            v16 value, slope;
+            activate<KIND>(get(x + start + k, count), value, slope);
+            put(d_x + start + k, gated ? d * slope * get(x + start + H + k, count) : d * slope, count);
+            if (gated) put(d_x + start + H + k, d * value, count);
+        }
     }
 }
 
 }  // namespace
 
 #define FOR_TYPE(T, suffix)                                                                                            \
-    API void drop_##suffix(const T* x, T* out, i64 M, i64 H, KEYS) { drop(x, out, M, H, Dropout(keys, site, p)); }              \
-    API void activation_##suffix(const T* x, T* out, i64 count, i64 kind) {                                            \
-        (kind == GELU ? activation<T, GELU> : kind == SILU ? activation<T, SILU> : activation<T, GELU_TANH>)(          \
-            x, out, count);                                                                                            \
+    API void drop_##suffix(const T* x, T* out, i64 M, i64 H, KEYS) { drop(x, out, M, H, Dropout(keys, site, p)); }     \
+    API void activation_##suffix(const T* x, T* out, i64 M, i64 H, i64 gated, i64 kind) {                              \
+        (kind == GELU   ? activation<T, GELU>                                                                          \
+         : kind == SILU ? activation<T, SILU>                                                                          \
+         : kind == RELU ? activation<T, RELU>                                                                          \
+                        : activation<T, GELU_TANH>)(x, out, M, H, gated);                                              \
     }                                                                                                                  \
-    API void activation_backward_##suffix(const T* d_out, const T* x, T* d_x, i64 count, i64 kind) {                   \
+    API void activation_backward_##suffix(const T* d_out, const T* x, T* d_x, i64 M, i64 H, i64 gated, i64 kind) {     \
         (kind == GELU   ? activation_backward<T, GELU>                                                                 \
          : kind == SILU ? activation_backward<T, SILU>                                                                 \
-                        : activation_backward<T, GELU_TANH>)(d_out, x, d_x, count);                                    \
+         : kind == RELU ? activation_backward<T, RELU>                                                                 \
+                        : activation_backward<T, GELU_TANH>)(d_out, x, d_x, M, H, gated);                              \
     }
 
 #define FOR_STREAM(T, S, suffix)                                                                                            \

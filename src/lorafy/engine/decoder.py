@@ -1,0 +1,123 @@
+"""Decoders that norm before each branch (GPT-2, OPT, Llama, Qwen): the loss of the tokens that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+from torch.nn import functional
+
+from ..kernels.nouns import NO_DROPOUT, Dropout, Linear, Norm, Rotary, Sequences
+from ..types import Batch, LossOutput
+
+Angles = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""Positions (M,) -> cosine and sine, both (M, head_width), float32."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """qkv: queries, keys and values side by side; in the last layer `q` and `kv` apart, as its queries are fewer.
+
+    gammas: (heads + kv_heads, head_width), where each head of queries and keys is RMS-normed.
+    """
+
+    first_norm: Norm
+    qkv: Linear | None
+    q: Linear | None
+    kv: Linear | None
+    gammas: torch.Tensor | None
+    epsilon: float
+    out: Linear
+    second_norm: Norm
+    up: Linear
+    down: Linear
+    scale: float
+    attention_dropout: Dropout
+    out_dropout: Dropout
+    down_dropout: Dropout
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """The residual stream is float32, as under autocast. Only targets' losses are asked for, so the last layer computes
+    its queries from each sequence's first target on, and the language head the targets alone."""
+
+    words: torch.Tensor
+    positions: torch.Tensor | None
+    first_position: int
+    embedding_dropout: Dropout
+    layers: Sequence[Layer]
+    angles: Angles | None
+    num_heads: int
+    num_kv_heads: int
+    head_width: int
+    activation: str
+    gated: bool
+    last_norm: Norm
+    head: Linear
+    dtype: torch.dtype
+
+    def loss(self, ops: ModuleType, batch: Batch) -> LossOutput:
+        """The SUM over targets. batch: as of `packed.pack_sequences`; without keys nothing is dropped."""
+        inputs = batch.inputs
+        starts, keys, rows = inputs["starts"], inputs.get("keys"), inputs["query_rows"]
+        with torch.no_grad():
+            stream = functional.embedding(inputs["input_ids"], self.words)
+            if self.positions is not None:
+                places = inputs["position_ids"] + self.first_position
+                stream = stream + functional.embedding(places, self.positions)
+            stream = ops.drop(stream.float(), self.embedding_dropout, keys)
+        angles = None if self.angles is None else self.angles(inputs["position_ids"])
+        y, dropout = None, NO_DROPOUT
+        for layer in self.layers[:-1]:
+            assert layer.qkv is not None
+            stream, x = ops.add_norm(stream, y, layer.first_norm, dropout, keys, self.dtype)
+            qkv = ops.lora_linear(x, layer.qkv, keys)
+            qkv = self._turn(ops, qkv, layer, angles, 0, self.num_heads + self.num_kv_heads)
+            sequences = self._sequences(starts, starts, layer.scale)
+            context = ops.attention(qkv, None, sequences, layer.attention_dropout, keys)
+            stream, y = self._rest(ops, layer, stream, context, keys)
+            dropout = layer.down_dropout
+        last = self.layers[-1]
+        assert last.q is not None and last.kv is not None
+        stream, x = ops.add_norm(stream, y, last.first_norm, dropout, keys, self.dtype)
+        row_keys = None if keys is None else keys[rows]
+        row_angles = None if angles is None else (angles[0][rows], angles[1][rows])
+        q = ops.lora_linear(x.index_select(0, rows), last.q, row_keys)
+        q = self._turn(ops, q, last, row_angles, 0, self.num_heads)
+        kv = ops.lora_linear(x, last.kv, keys)
+        kv = self._turn(ops, kv, last, angles, self.num_heads, self.num_kv_heads)
+        sequences = self._sequences(starts, inputs["query_starts"], last.scale)
+        context = ops.attention(q, kv, sequences, last.attention_dropout, row_keys)
+        stream, y = self._rest(ops, last, stream.index_select(0, rows), context, row_keys)
+        _, x = ops.add_norm(stream, y, self.last_norm, last.down_dropout, row_keys, self.dtype)
+        return LossOutput(*ops.cross_entropy(x.index_select(0, inputs["target_rows"]), self.head, batch.labels))
+
+    def _rest(
+        self, ops: ModuleType, layer: Layer, stream: torch.Tensor, context: torch.Tensor, keys: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The stream, and what the layer's second branch adds to it."""
+        y = ops.lora_linear(context, layer.out, keys)
+        stream, x = ops.add_norm(stream, y, layer.second_norm, layer.out_dropout, keys, self.dtype)
+        inner = ops.activation(ops.lora_linear(x, layer.up, keys), self.activation, self.gated)
+        return stream, ops.lora_linear(inner, layer.down, keys)
+
+    def _turn(
+        self,
+        ops: ModuleType,
+        x: torch.Tensor,
+        layer: Layer,
+        angles: tuple[torch.Tensor, torch.Tensor] | None,
+        first_head: int,
+        num_heads: int,
+    ) -> torch.Tensor:
+        """first_head: counted over queries, then keys."""
+        if angles is None:
+            return x
+        gammas = None if layer.gammas is None else layer.gammas[first_head : first_head + num_heads]
+        return ops.rotary(x, Rotary(*angles, num_heads, gammas, layer.epsilon))
+
+    def _sequences(self, starts: torch.Tensor, query_starts: torch.Tensor, scale: float) -> Sequences:
+        return Sequences(starts, query_starts, self.num_heads, self.num_kv_heads, self.head_width, scale, True)

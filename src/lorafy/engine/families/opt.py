@@ -1,0 +1,58 @@
+"""OPT: Zhang et al. 2022."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..decoder import Decoder, Layer
+from ..weights import Reader, Unsupported, activation_name
+
+TASK = "causal_lm"
+
+
+def read(model: Any, reader: Reader) -> Decoder:
+    """model: OPTForCausalLM, peft's adapters inside."""
+    body, config = model.model.decoder, model.config
+    if not config.do_layer_norm_before or body.final_layer_norm is None or body.project_in is not None:
+        raise Unsupported("an OPT that norms after its branches, or projects its embeddings (350m)")
+    if config.layerdrop:
+        raise Unsupported("layers that are dropped at random")
+    last = len(body.layers) - 1
+    layers = []
+    for index, block in enumerate(body.layers):
+        attention = block.self_attn
+        q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
+        layers.append(
+            Layer(
+                first_norm=reader.norm(block.self_attn_layer_norm),
+                qkv=reader.linear(q, k, v) if index < last else None,
+                q=reader.linear(q) if index == last else None,
+                kv=reader.linear(k, v) if index == last else None,
+                gammas=None,
+                epsilon=0.0,
+                out=reader.linear(attention.out_proj),
+                second_norm=reader.norm(block.final_layer_norm),
+                up=reader.linear(block.fc1),
+                down=reader.linear(block.fc2),
+                scale=attention.head_dim**-0.5,
+                attention_dropout=reader.dropout(attention.dropout),
+                out_dropout=reader.dropout(block.dropout),
+                down_dropout=reader.dropout(block.dropout),
+            )
+        )
+    return Decoder(
+        words=body.embed_tokens.weight.detach(),
+        positions=body.embed_positions.weight.detach(),
+        first_position=body.embed_positions.offset,
+        embedding_dropout=reader.dropout(0.0),
+        layers=layers,
+        angles=None,
+        num_heads=attention.num_heads,
+        num_kv_heads=attention.num_heads,
+        head_width=attention.head_dim,
+        activation=activation_name(config.activation_function),
+        gated=False,
+        last_norm=reader.norm(body.final_layer_norm),
+        head=reader.linear(model.lm_head),
+        dtype=reader.dtype,
+    )
