@@ -52,9 +52,28 @@ def test_weight_decay_is_on_matrices_only_and_frozen_parameters_are_left_out():
     model = torch.nn.Sequential(torch.nn.Embedding(4, 3), torch.nn.Linear(3, 2), torch.nn.LayerNorm(2))
     frozen = torch.nn.Linear(2, 2).requires_grad_(False)
     model.append(frozen)
+    values = {name: p.detach().clone() for name, p in model.named_parameters()}
     optimizer = make_optimizer(model, TrainSection(weight_decay=0.1))
-    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    expected = {"0.weight": 0.1, "1.weight": 0.1, "1.bias": 0.0, "2.weight": 0.0, "2.bias": 0.0}
-    assert {name: decay[id(p)] for name, p in model.named_parameters() if id(p) in decay} == expected
+    flat = {group["weight_decay"]: group["params"][0] for group in optimizer.param_groups}
+    groups = {0.1: ["0.weight", "1.weight"], 0.0: ["1.bias", "2.weight", "2.bias"]}
+    for decay, names in groups.items():
+        assert torch.equal(flat[decay], torch.cat([values[name].flatten() for name in names]))
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, values[name]), "a view of the same values"
+        assert (parameter.grad is None) == (not parameter.requires_grad)
     group = optimizer.param_groups[0]
     assert (group["betas"], group["eps"], group["lr"]) == ((0.9, 0.999), 1e-8, 0.0)
+
+
+def test_parameters_and_gradients_are_views_of_what_the_optimizer_sees():
+    model = torch.nn.Linear(3, 2)
+    optimizer = make_optimizer(model, TrainSection())
+    model(torch.ones(4, 3)).sum().backward()
+    matrix = optimizer.param_groups[0]["params"][0]
+    assert torch.equal(matrix.grad, torch.full((6,), 4.0))
+    optimizer.param_groups[0]["lr"] = 0.5
+    before = model.weight.detach().clone()
+    optimizer.step()
+    assert (model.weight - before).abs().min() > 0.4
+    optimizer.zero_grad(set_to_none=False)
+    assert model.weight.grad.count_nonzero() == 0

@@ -19,23 +19,35 @@ Head = Callable[[ModuleType, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Frozen tables of words, positions and, maybe, token types; their sum is normed, then dropped."""
+    """Frozen tables of words, positions and, maybe, token types; their sum is normed, then dropped.
+
+    padding_id: where given, positions count from behind it, and tokens of this id are not counted (RoBERTa).
+    """
 
     words: torch.Tensor
     positions: torch.Tensor
     types: torch.Tensor | None
     norm: Norm
     dropout: Dropout
-    first_position: int = 0
+    padding_id: int | None = None
 
     def __call__(self, ops: ModuleType, inputs: Mapping[str, torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
         total = functional.embedding(inputs["input_ids"], self.words)
-        total = total + functional.embedding(inputs["position_ids"] + self.first_position, self.positions)
+        total = total + functional.embedding(self._places(inputs), self.positions)
         if self.types is not None:
             kinds = inputs.get("token_type_ids")
             total = total + (self.types[0] if kinds is None else functional.embedding(kinds, self.types))
         _, x = ops.add_norm(total.float(), None, self.norm, NO_DROPOUT, None, dtype)
         return ops.drop(x, self.dropout, inputs.get("keys"))
+
+    def _places(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        places = inputs["position_ids"]
+        if self.padding_id is None:
+            return places
+        counts = (inputs["input_ids"] != self.padding_id).long()
+        so_far = counts.cumsum(0)
+        first = torch.arange(len(places)) - places  # the first row of each token's sequence
+        return (so_far - (so_far - counts)[first]) * counts + self.padding_id
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def build_fast_path(
 
 def read_network(bare: Any, task: str, dtype: torch.dtype) -> Network:
     """Raises Unsupported where the model has or trains what the fast path does not know."""
-    kind, known = bare.config.model_type, plugin_names("engine/families")
+    kind, known = bare.config.model_type.replace("-", "_"), plugin_names("engine/families")
     family = import_module(f".families.{kind}", __package__) if kind in known else None
     if family is None or task != family.TASK:
         raise Unsupported(f"it is not written for {kind} with {task} ({', '.join(known)})")

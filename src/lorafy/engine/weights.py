@@ -108,11 +108,12 @@ class Reader:
         epsilon = module.variance_epsilon if rms else module.eps
         return Norm(weight.detach().float(), None if bias is None else bias.detach().float(), epsilon, rms)
 
-    def head(self, module: nn.Module) -> nn.Linear:
-        """A head's layer, trained whole in float32."""
+    def head(self, module: nn.Module, inner: str = "") -> nn.Linear:
+        """A head's layer, trained whole in float32; `inner`: its name inside `module`."""
         if isinstance(module, ModulesToSaveWrapper):
             (adapter,) = module.active_adapters
             module = module.modules_to_save[adapter]
+        module = module.get_submodule(inner)
         if not isinstance(module, nn.Linear):
             raise Unsupported(f"the head's layer is a {type(module).__name__}")
         self.used += [parameter for parameter in module.parameters() if parameter.requires_grad]

@@ -114,20 +114,23 @@ def compare(plain: Path, fast: Path, model: Any, features: Sequence[Features]) -
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     numbers = range(len(features))
     num_targets = sum(feature.num_targets for feature in features)
+    kept = {name: p.grad for name, p in trained.items()}
     was_training = model.training
     model.eval()
     with _random_B(trained):
         results = []
         for path in (plain, fast):
             loss_sum = 0.0
+            for p in trained.values():
+                p.grad = None
             for batch in path.batches(features, numbers, None):
                 loss = path.loss(batch).loss_sum / num_targets
                 loss.backward()
                 loss_sum += loss.item()
-            grads = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in trained.values()]
-            for p in trained.values():
-                p.grad = None
+            grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in trained.values()]
             results.append((loss_sum, torch.cat([grad.flatten() for grad in grads])))
+    for name, p in trained.items():
+        p.grad = kept[name]
     model.train(was_training)
     (plain_loss, expected), (fast_loss, found) = results
     return Check(plain_loss, fast_loss, ((found - expected).norm() / expected.norm()).item())

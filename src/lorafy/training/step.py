@@ -75,7 +75,7 @@ class Stepper:
             group["lr"] = learning_rate
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=False)
         return StepResult(loss_sum, int(correct), num_targets, norm)
 
     def _require_finite(self, loss_sum: float, norm: float, each: list[float], batches: Sequence[Batch]) -> None:
@@ -83,7 +83,7 @@ class Stepper:
         # With a scaled loss an infinite gradient is normal: the scaler skips the step and lowers its scale.
         if finite[0] and (finite[1] or self.precision.scales_loss):
             return
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=False)
         bad = next((index for index, value in enumerate(each) if not abs(value) < float("inf")), None)
         rows = f" in training rows {sorted(batches[bad].rows)}" if bad is not None else ""
         what = f"the loss is {loss_sum:g}{rows}" if not finite[0] else f"the gradient's norm is {norm:g}"

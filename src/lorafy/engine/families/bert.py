@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from ..encoder import Embeddings, Encoder, Layer
+from ..encoder import Embeddings, Encoder, Head, Layer
 from ..weights import Reader, Unsupported, activation_name
 
 TASK = "classification"
@@ -16,9 +16,27 @@ TASK = "classification"
 
 def read(model: Any, reader: Reader) -> Encoder:
     """model: BertForSequenceClassification, peft's adapters inside."""
-    bert, config = model.bert, model.config
+    pooler = model.bert.pooler.dense
+    is_new = any(parameter.requires_grad for parameter in getattr(pooler, "base_layer", pooler).parameters())
+    new_pooler = reader.head(pooler) if is_new else None
+    old_pooler = None if is_new else reader.linear(pooler)
+    dropout, classifier = reader.dropout(model.dropout), reader.head(model.classifier)
+
+    def head(ops: ModuleType, x: torch.Tensor, keys: torch.Tensor | None) -> torch.Tensor:
+        if new_pooler is not None:
+            x = functional.linear(x.float(), new_pooler.weight, new_pooler.bias)
+        else:
+            x = ops.lora_linear(x, old_pooler, keys).float()
+        x = ops.drop(x.tanh(), dropout, keys)
+        return functional.linear(x, classifier.weight, classifier.bias)
+
+    return read_encoder(model.bert, model.config, reader, head)
+
+
+def read_encoder(bert: Any, config: Any, reader: Reader, head: Head, padding_id: int | None = None) -> Encoder:
+    """What is below the head."""
     if config.is_decoder or config.add_cross_attention:
-        raise Unsupported("a BERT that is a decoder")
+        raise Unsupported("an encoder that is made a decoder")
     tables = bert.embeddings
     embeddings = Embeddings(
         tables.word_embeddings.weight.detach(),
@@ -26,6 +44,7 @@ def read(model: Any, reader: Reader) -> Encoder:
         tables.token_type_embeddings.weight.detach(),
         reader.norm(tables.LayerNorm),
         reader.dropout(tables.dropout),
+        padding_id,
     )
     last = len(bert.encoder.layer) - 1
     layers = []
@@ -46,20 +65,6 @@ def read(model: Any, reader: Reader) -> Encoder:
                 down_dropout=reader.dropout(block.output.dropout),
             )
         )
-    pooler = bert.pooler.dense
-    is_new = any(parameter.requires_grad for parameter in getattr(pooler, "base_layer", pooler).parameters())
-    new_pooler = reader.head(pooler) if is_new else None
-    old_pooler = None if is_new else reader.linear(pooler)
-    dropout, classifier = reader.dropout(model.dropout), reader.head(model.classifier)
-
-    def head(ops: ModuleType, x: torch.Tensor, keys: torch.Tensor | None) -> torch.Tensor:
-        if new_pooler is not None:
-            x = functional.linear(x.float(), new_pooler.weight, new_pooler.bias)
-        else:
-            x = ops.lora_linear(x, old_pooler, keys).float()
-        x = ops.drop(x.tanh(), dropout, keys)
-        return functional.linear(x, classifier.weight, classifier.bias)
-
     return Encoder(
         embeddings,
         layers,
