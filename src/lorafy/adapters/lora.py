@@ -9,6 +9,7 @@ from peft import LoraConfig, TaskType, get_peft_model
 from transformers.pytorch_utils import Conv1D
 
 from ..config.schema import AdapterSection
+from ..kernels.peft_layer import LAYERS
 from .files import quiet_peft
 from .targets import find_targets, shortest_names
 
@@ -27,6 +28,7 @@ def attach(model: Any, config: AdapterSection, head: Sequence[str], base_name: s
         fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in targets),  # GPT-2's W is (in, out)
         bias="none",
     )
+    peft_config._register_custom_module(LAYERS)  # peft's only door for a layer class of one's own
     with quiet_peft():
         peft_model = get_peft_model(model, peft_config)
     peft_model.peft_config["default"].base_model_name_or_path = base_name

@@ -14,6 +14,8 @@ from peft import PeftModel
 from ..contracts import plugin_names
 from ..kernels import compiled
 from ..kernels.build import CannotBuild, load_library
+from ..kernels.nouns import Linear
+from ..kernels.peft_layer import FusedLinear
 from ..types import Batch, Features, LossOutput
 from .packed import cut, pack_sequences, pack_texts
 from .weights import FLIPPED_PARAMETERS, Reader, Unsupported
@@ -58,17 +60,31 @@ def build_fast_path(
     model: Any, task: str, dtype: torch.dtype, device: torch.device, max_examples: int | None
 ) -> FastPath:
     """Over the parameters of `model` (peft's, or the bare one). Raises Unsupported with the reason."""
+    _require(dtype, device)
+    bare = model.get_base_model() if isinstance(model, PeftModel) else model
+    return FastPath(read_network(bare, task, dtype), task, compiled, max_examples)
+
+
+def build_fused_layers(model: Any, dtype: torch.dtype, device: torch.device) -> list[tuple[FusedLinear, Linear]]:
+    """For models that no family reads: each adapted layer, and what it computes at once. Raises Unsupported."""
+    _require(dtype, device)
+    layers = [module for module in model.modules() if isinstance(module, FusedLinear)]
+    if not layers:
+        raise Unsupported("there are no LoRA layers")
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    reader = Reader(dtype, flip=num_parameters < FLIPPED_PARAMETERS)
+    return [(layer, reader.linear(layer)) for layer in layers]
+
+
+def _require(dtype: torch.dtype, device: torch.device) -> None:
     if device.type != "cpu":
         raise Unsupported(f"it is not written for {device.type} yet")
     if dtype not in (torch.float32, torch.bfloat16):
         raise Unsupported(f"it is not written for {dtype}")
-    bare = model.get_base_model() if isinstance(model, PeftModel) else model
-    network = read_network(bare, task, dtype)
     try:
         load_library()
     except CannotBuild as error:
         raise Unsupported(str(error)) from error
-    return FastPath(network, task, compiled, max_examples)
 
 
 def read_network(bare: Any, task: str, dtype: torch.dtype) -> Network:

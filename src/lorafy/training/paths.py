@@ -11,8 +11,10 @@ import torch
 
 from ..contracts import Task
 from ..data.batches import micro_batches
-from ..engine.fast_path import build_fast_path
+from ..engine.fast_path import build_fast_path, build_fused_layers
 from ..engine.weights import Unsupported
+from ..kernels.nouns import Linear
+from ..kernels.peft_layer import FusedLinear
 from ..models.precision import Precision
 from ..types import Batch, Features, LossOutput
 
@@ -57,6 +59,26 @@ class PlainPath:
             return self.task.loss(self.model, batch)
 
 
+@dataclass(frozen=True)
+class FusedLayersPath:
+    """The plain path, with each adapted layer computed at once: for models that the fast path does not read."""
+
+    plain: PlainPath
+    layers: Sequence[tuple[FusedLinear, Linear]]
+
+    def batches(self, features: Sequence[Features], numbers: Sequence[int], seed: int | None) -> list[Batch]:
+        return self.plain.batches(features, numbers, seed)
+
+    def loss(self, batch: Batch) -> LossOutput:
+        for layer, linear in self.layers:
+            layer.fused = linear
+        try:
+            return self.plain.loss(batch)
+        finally:  # evaluation and verification compute as peft does
+            for layer, _ in self.layers:
+                layer.fused = None
+
+
 def most_tokens(task: Task, device: torch.device) -> int:
     """Padded tokens of one micro-batch."""
     return min(MAX_MICRO_BATCH_TOKENS[device.type], task.max_tokens or MAX_MICRO_BATCH_TOKENS[device.type])
@@ -85,18 +107,24 @@ def choose_path(
     """
     if not fast_wanted:
         return Choice(plain, False, "plain path (train.kernels=reference)")
+    if num_processes > 1:
+        return Choice(plain, False, "plain path; the fast one is not written for several processes yet")
+    dtype, device = plain.precision.dtype, plain.precision.device
+    fast: Path
     try:
-        if num_processes > 1:
-            raise Unsupported("it is not written for several processes yet")
-        precision = plain.precision
-        fast = build_fast_path(model, plain.task.name, precision.dtype, precision.device, plain.max_examples)
+        fast = build_fast_path(model, plain.task.name, dtype, device, plain.max_examples)
+        name = "fast path"
     except Unsupported as reason:
-        return Choice(plain, False, f"plain path; not the fast one: {reason}")
+        try:
+            fast = FusedLayersPath(plain, build_fused_layers(model, dtype, device))
+            name = f"plain path with fused LoRA layers ({reason})"
+        except Unsupported:
+            return Choice(plain, False, f"plain path; not the fast one: {reason}")
     check = compare(plain, fast, model, features[:CHECK_EXAMPLES])
     figures = f"loss {check.plain_loss:.6f} and {check.fast_loss:.6f}, gradients {check.difference:.1e} apart"
-    if not check.difference < LARGEST_DIFFERENCE[plain.precision.dtype]:
-        return Choice(plain, False, f"plain path: the fast one differs on the first examples ({figures})")
-    return Choice(fast, True, f"fast path, held against the plain one on the first examples: {figures}")
+    if not check.difference < LARGEST_DIFFERENCE[dtype]:
+        return Choice(plain, False, f"plain path; the fast one differs on the first examples: {figures}")
+    return Choice(fast, True, f"{name}, held against the plain path on the first examples: {figures}")
 
 
 @dataclass(frozen=True)
