@@ -22,7 +22,7 @@ from lorafy.evaluation.verify import TOLERANCES, check_differs, check_reloaded, 
 from lorafy.run_directory import RunDirectory
 from lorafy.types import ModelError
 from tiny_models import make_config
-from tolerances import BFLOAT16_ROUNDING
+from tolerances import BFLOAT16_ROUNDING, FLOAT32_ROUNDING
 from trained_runs import train
 
 METHODS = ["lora", "full", "none"]
@@ -171,14 +171,15 @@ def test_a_merged_model_reloads_equal_with_its_label_names(finished, tmp_path: P
     texts = ["win a free phone , call now", "see you at lunch", "ok"]
     before, after = (lorafy.load(path).classify(texts) for path in (finished[method].path, output))
     for left, right in zip(before, after, strict=True):
-        assert left.label == right.label
         assert left.probabilities == pytest.approx(right.probabilities, abs=BFLOAT16_ROUNDING)
-    plain = AutoModelForSequenceClassification.from_pretrained(output)
+    plain = AutoModelForSequenceClassification.from_pretrained(output, dtype=torch.float32)
     assert plain.config.id2label == {0: "ham", 1: "spam"}
     tokenizer = AutoTokenizer.from_pretrained(output)
     with torch.inference_mode():
-        logits = plain(**tokenizer(texts, padding=True, return_tensors="pt")).logits
-    assert ["ham", "spam"][logits[0].argmax()] == before[0].label
+        scores = plain(**tokenizer(texts, padding=True, return_tensors="pt")).logits.softmax(-1)
+    for left, row in zip(before, scores.tolist(), strict=True):  # the run computes in float32, as this does
+        assert left.probabilities == pytest.approx(dict(zip(["ham", "spam"], row, strict=True)), abs=FLOAT32_ROUNDING)
+        assert left.label == max(left.probabilities, key=left.probabilities.__getitem__)
     assert not list(output.glob("adapter*")) and not list(tmp_path.glob(".*"))
 
 
