@@ -112,8 +112,11 @@ def announce_trained(console: Console, summary: Mapping[str, Any]) -> None:
         shown = f"{value:.2%}" if metric == "accuracy" else f"{value:.4g}"
         best = f"the best weights are kept: step {summary['best_step']}, validation {metric} {shown}"
     early = ", stopped early" if summary["stopped_early"] else ""
+    share = summary["fast_steps"] / summary["num_steps"]
     console.print(
-        f"Trained {summary['num_steps']:,} steps in {duration(summary['seconds'])}{early}; {best}.", highlight=False
+        f"Trained {summary['num_steps']:,} steps in {duration(summary['seconds'])}{early}, {share:.0%} of them on the "
+        f"fast path; {best}.",
+        highlight=False,
     )
     console.print(
         f"On disk: {size(summary['bytes_on_disk'])}; peak memory: {size(summary['peak_memory_bytes'])}.",

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from .adapters.attach import count_parameters, hold_frozen_weights
 from .announce import announce_run, announce_trained
 from .assemble import BuiltModel, Prepared, build_model, prepare
 from .config import RunConfig, config_tree, to_yaml
-from .config.schema import learning_rate
+from .config.schema import TrainSection, learning_rate
 from .contracts import Task, Tracker, load_plugin
 from .data.batches import StepPlan
 from .environment import describe_environment, package_version, processor_name
@@ -29,14 +29,15 @@ from .models.precision import Precision, choose_precision
 from .prompt import Renderer
 from .run_directory import RunDirectory, read_json, write_atomically, write_json, write_text
 from .tasks.causal_lm import CausalLM
+from .training.activations import fit_into_memory, measure_activations
 from .training.checkpoint import Progress, disk_faults, remove_later_checkpoints
 from .training.display import ProgressDisplay
 from .training.hardware import HardwareSampler, peak_memory_bytes
 from .training.loop import Training
 from .training.optim import make_optimizer
-from .training.paths import PlainPath, choose_path
+from .training.paths import PlainPath, StepPath, choose_path
 from .training.step import Stepper
-from .types import ConfigError, DataError, Interrupted, Problem, RunError
+from .types import ConfigError, DataError, Features, Interrupted, Problem, RunError
 
 
 def run_training(config: RunConfig, run: RunDirectory, *, resume: bool, console: Console) -> None:
@@ -136,15 +137,17 @@ def _train(
     wrapped = accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
     step = run.named_step("last") if resume else None
     plain = PlainPath(wrapped, prepared.task, precision, config.train.micro_batch_size)
-    choice = choose_path(
+    path, is_fast = take_path(
         plain,
         model,
+        config.train,
+        features,
+        plan,
+        console,
         fast_wanted=config.train.kernels == "auto" and _took_fast_path(run, step),
         num_processes=accelerator.num_processes,
-        features=[features[index] for index in plan.examples(0)],
     )
-    console.print(f"Kernels: {choice.message}", highlight=False)
-    stepper = Stepper(wrapped, choice.path, optimizer, scaler, accelerator, precision, config.train.max_grad_norm)
+    stepper = Stepper(wrapped, path, optimizer, scaler, accelerator, precision, config.train.max_grad_norm)
     with ExitStack() as stack:
         trackers: list[Tracker] = []
         if accelerator.is_main_process:
@@ -169,7 +172,7 @@ def _train(
             trackers=trackers,
             display=display,
             progress=Progress(num_threads=torch.get_num_threads()),
-            is_fast=choice.is_fast,
+            is_fast=is_fast,
         )
         if step is not None:
             training.resume(step)
@@ -182,6 +185,28 @@ def _train(
             return training.train()
         except Interrupted as stop:
             raise Interrupted(stop.signal_number, f"{stop}. Continue with: lorafy train {run.path} --resume") from None
+
+
+def take_path(
+    plain: PlainPath,
+    model: Any,
+    section: TrainSection,
+    features: Sequence[Features],
+    plan: StepPlan,
+    console: Console,
+    *,
+    fast_wanted: bool,
+    num_processes: int = 1,
+) -> tuple[StepPath, bool]:
+    """How the steps are computed, said to the user; True where it is the fast path."""
+    first = [features[index] for index in plan.examples(0)]
+    choice = choose_path(plain, model, fast_wanted=fast_wanted, num_processes=num_processes, features=first)
+    console.print(f"Kernels: {choice.message}", highlight=False)
+    found = measure_activations(choice.path, model, features, plan)
+    path, note = fit_into_memory(choice.path, section.activation_checkpointing, found)
+    if note:
+        console.print(note, highlight=False)
+    return path, choice.is_fast
 
 
 def _validation(prepared: Prepared, model: Any, precision: Precision) -> Any:

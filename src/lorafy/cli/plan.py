@@ -25,7 +25,7 @@ def plan(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -
     built = build_model(config, prepared.task)
     precision = choose_precision(config.model.dtype, choose_device())
     announce_model(console, built, precision)
-    cost = forecast(config, prepared, built, precision)
+    cost = forecast(config, prepared, built, precision, console)
     rate = learning_rate(config)
     console.print(
         f"{cost.num_steps:,} steps of {config.train.batch_size} examples ({cost.num_epochs:.2f} epochs), "

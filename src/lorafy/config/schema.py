@@ -201,6 +201,11 @@ class TrainSection(Section):
         description="auto: the fast path where there is one for the model and the machine and it agrees with the plain "
         "one on the first examples; reference: the model's own code",
     )
+    activation_checkpointing: Literal["auto", True, False] = Field(
+        "auto",
+        description="compute activations again in the backward pass, about a third slower, instead of keeping them; "
+        "auto: where they would not fit into the free memory",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainSection:

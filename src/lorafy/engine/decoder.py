@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from ..kernels.nouns import NO_DROPOUT, Dropout, Linear, Norm, Rotary, Sequences
 from ..types import Batch, LossOutput
+from .recompute import again, once
 
 Angles = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """Positions (M,) -> cosine and sine, both (M, head_width), float32."""
@@ -59,9 +60,9 @@ class Decoder:
     head: Linear
     dtype: torch.dtype
 
-    def loss(self, ops: ModuleType, batch: Batch) -> LossOutput:
+    def loss(self, ops: ModuleType, batch: Batch, recompute: bool = False) -> LossOutput:
         """The SUM over targets. batch: as of `packed.pack_sequences`; without keys nothing is dropped."""
-        inputs = batch.inputs
+        inputs, run = batch.inputs, again if recompute else once
         starts, keys, rows = inputs["starts"], inputs.get("keys"), inputs["query_rows"]
         with torch.no_grad():
             stream = functional.embedding(inputs["input_ids"], self.words)
@@ -72,13 +73,7 @@ class Decoder:
         angles = None if self.angles is None else self.angles(inputs["position_ids"])
         y, dropout = None, NO_DROPOUT
         for layer in self.layers[:-1]:
-            assert layer.qkv is not None
-            stream, x = ops.add_norm(stream, y, layer.first_norm, dropout, keys, self.dtype)
-            qkv = ops.lora_linear(x, layer.qkv, keys)
-            qkv = self._turn(ops, qkv, layer, angles, 0, self.num_heads + self.num_kv_heads)
-            sequences = self._sequences(starts, starts, layer.scale)
-            context = ops.attention(qkv, None, sequences, layer.attention_dropout, keys)
-            stream, y = self._rest(ops, layer, stream, context, keys)
+            stream, y = run(self._layer, ops, layer, stream, y, dropout, starts, keys, angles)
             dropout = layer.down_dropout
         last = self.layers[-1]
         assert last.q is not None and last.kv is not None
@@ -94,6 +89,25 @@ class Decoder:
         stream, y = self._rest(ops, last, stream.index_select(0, rows), context, row_keys)
         _, x = ops.add_norm(stream, y, self.last_norm, last.down_dropout, row_keys, self.dtype)
         return LossOutput(*ops.cross_entropy(x.index_select(0, inputs["target_rows"]), self.head, batch.labels))
+
+    def _layer(
+        self,
+        ops: ModuleType,
+        layer: Layer,
+        stream: torch.Tensor,
+        y: torch.Tensor | None,
+        dropout: Dropout,
+        starts: torch.Tensor,
+        keys: torch.Tensor | None,
+        angles: tuple[torch.Tensor, torch.Tensor] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """y, dropout: of the layer before, still to be added to the stream. The stream, and this layer's y."""
+        assert layer.qkv is not None
+        stream, x = ops.add_norm(stream, y, layer.first_norm, dropout, keys, self.dtype)
+        qkv = ops.lora_linear(x, layer.qkv, keys)
+        qkv = self._turn(ops, qkv, layer, angles, 0, self.num_heads + self.num_kv_heads)
+        context = ops.attention(qkv, None, self._sequences(starts, starts, layer.scale), layer.attention_dropout, keys)
+        return self._rest(ops, layer, stream, context, keys)
 
     def _rest(
         self, ops: ModuleType, layer: Layer, stream: torch.Tensor, context: torch.Tensor, keys: torch.Tensor | None

@@ -12,6 +12,7 @@ from torch.nn import functional
 from ..kernels.nouns import NO_DROPOUT, Dropout, Linear, Norm, Sequences
 from ..tasks.classification import summed_loss
 from ..types import Batch, LossOutput
+from .recompute import again, once
 
 Head = Callable[[ModuleType, torch.Tensor, torch.Tensor | None], torch.Tensor]
 """(operations, first tokens' states (B, H), their keys) -> logits (B, C), float32."""
@@ -80,25 +81,18 @@ class Encoder:
     head: Head
     dtype: torch.dtype
 
-    def loss(self, ops: ModuleType, batch: Batch) -> LossOutput:
+    def loss(self, ops: ModuleType, batch: Batch, recompute: bool = False) -> LossOutput:
         """Cross-entropy SUMMED over texts. batch: as of `packed.pack_texts`."""
-        return summed_loss(self.logits(ops, batch.inputs), batch.labels)
+        return summed_loss(self.logits(ops, batch.inputs, recompute), batch.labels)
 
-    def logits(self, ops: ModuleType, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def logits(self, ops: ModuleType, inputs: Mapping[str, torch.Tensor], recompute: bool = False) -> torch.Tensor:
         """(B, C), float32. inputs: as of `packed.pack_texts`; without keys nothing is dropped."""
         starts, keys = inputs["starts"], inputs.get("keys")
+        run = again if recompute else once
         with torch.no_grad():
             x = self.embeddings(ops, inputs, self.dtype)
         for layer in self.layers[:-1]:
-            assert layer.qkv is not None
-            context = ops.attention(
-                ops.lora_linear(x, layer.qkv, keys),
-                None,
-                self._sequences(starts, starts),
-                layer.attention_dropout,
-                keys,
-            )
-            x = self._rest(ops, layer, x, context, keys)
+            x = run(self._layer, ops, layer, x, starts, keys)
         last = self.layers[-1]
         assert last.q is not None and last.kv is not None
         first = starts[:-1].long()
@@ -113,6 +107,14 @@ class Encoder:
         )
         x = self._rest(ops, last, first_x, context, first_keys)
         return self.head(ops, x, first_keys)
+
+    def _layer(
+        self, ops: ModuleType, layer: Layer, x: torch.Tensor, starts: torch.Tensor, keys: torch.Tensor | None
+    ) -> torch.Tensor:
+        assert layer.qkv is not None
+        qkv = ops.lora_linear(x, layer.qkv, keys)
+        context = ops.attention(qkv, None, self._sequences(starts, starts), layer.attention_dropout, keys)
+        return self._rest(ops, layer, x, context, keys)
 
     def _rest(
         self, ops: ModuleType, layer: Layer, x: torch.Tensor, context: torch.Tensor, keys: torch.Tensor | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from types import ModuleType
 from typing import Any, Protocol
@@ -29,20 +29,22 @@ PACKERS: dict[str, Callable[[Sequence[Features], Sequence[int], int | None], Bat
 class Network(Protocol):
     """A forward pass over a model's own parameters."""
 
-    def loss(self, ops: ModuleType, batch: Batch) -> LossOutput: ...
+    def loss(self, ops: ModuleType, batch: Batch, recompute: bool = False) -> LossOutput: ...
 
 
 @dataclass(frozen=True)
 class FastPath:
     """Batches without padding and their loss.
 
-    ops: the operations, compiled, or the reference in a test. max_examples: of a micro-batch.
+    ops: the operations, compiled, or the reference in a test. max_examples: of a micro-batch. recompute: activation
+    checkpointing.
     """
 
     network: Network
     task: str
     ops: ModuleType
     max_examples: int | None = None
+    recompute: bool = False
 
     def batches(self, features: Sequence[Features], numbers: Sequence[int], seed: int | None) -> list[Batch]:
         """One step's examples as micro-batches. numbers: which examples of the training split they are. seed: decides
@@ -53,7 +55,10 @@ class FastPath:
 
     def loss(self, batch: Batch) -> LossOutput:
         """The SUM over targets, in fp32."""
-        return self.network.loss(self.ops, batch)
+        return self.network.loss(self.ops, batch, self.recompute)
+
+    def checkpointed(self) -> FastPath:
+        return replace(self, recompute=True)
 
 
 def build_fast_path(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
+from transformers import PreTrainedModel
 
 from ..contracts import Task
 from ..data.batches import micro_batches
@@ -27,12 +29,16 @@ LARGEST_DIFFERENCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 """Of all gradients together, relative: the rounding of float32 through some dozen layers, and of bfloat16 (8 bits)."""
 
 
-class Path(Protocol):
+class StepPath(Protocol):
     """How a step's examples become micro-batches, and a micro-batch its loss."""
 
     def batches(self, features: Sequence[Features], numbers: Sequence[int], seed: int | None) -> list[Batch]: ...
 
     def loss(self, batch: Batch) -> LossOutput: ...
+
+    def checkpointed(self) -> StepPath:
+        """The same with activation checkpointing. Raises Unsupported."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,16 @@ class PlainPath:
         with self.precision.autocast():
             return self.task.loss(self.model, batch)
 
+    def checkpointed(self) -> PlainPath:
+        bare = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
+        if not bare.supports_gradient_checkpointing:
+            raise Unsupported(f"{type(bare).__name__} has no activation checkpointing")
+        if hasattr(PreTrainedModel, "activation_checkpointing_enable"):  # the other name goes in transformers 6
+            bare.activation_checkpointing_enable({"use_reentrant": False})
+        else:
+            bare.gradient_checkpointing_enable({"use_reentrant": False})
+        return self
+
 
 @dataclass(frozen=True)
 class FusedLayersPath:
@@ -78,6 +94,9 @@ class FusedLayersPath:
             for layer, _ in self.layers:
                 layer.fused = None
 
+    def checkpointed(self) -> FusedLayersPath:
+        return replace(self, plain=self.plain.checkpointed())
+
 
 def most_tokens(task: Task, device: torch.device) -> int:
     """Padded tokens of one micro-batch."""
@@ -88,7 +107,7 @@ def most_tokens(task: Task, device: torch.device) -> int:
 class Choice:
     """Which path a run takes, and a sentence for its reader."""
 
-    path: Path
+    path: StepPath
     is_fast: bool
     message: str
 
@@ -110,7 +129,7 @@ def choose_path(
     if num_processes > 1:
         return Choice(plain, False, "plain path; the fast one is not written for several processes yet")
     dtype, device = plain.precision.dtype, plain.precision.device
-    fast: Path
+    fast: StepPath
     try:
         fast = build_fast_path(model, plain.task.name, dtype, device, plain.max_examples)
         name = "fast path"
@@ -136,7 +155,7 @@ class Check:
     difference: float
 
 
-def compare(plain: Path, fast: Path, model: Any, features: Sequence[Features]) -> Check:
+def compare(plain: StepPath, fast: StepPath, model: Any, features: Sequence[Features]) -> Check:
     """Both paths on the same examples without dropout. B is drawn at random for it: at its start of zero A has no
     gradient."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}

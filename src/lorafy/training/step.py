@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from ..models.precision import Precision
 from ..types import IGNORE_INDEX, Batch, NonFiniteLoss, Problem
-from .paths import Path
+from .paths import StepPath
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Stepper:
     """What a step works on."""
 
     model: Any
-    path: Path
+    path: StepPath
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     accelerator: Accelerator
