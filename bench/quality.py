@@ -1,6 +1,7 @@
 """lorafy's side of the quality tables: real data, the `lorafy train` that users run, one JSON line a run.
 
     python bench/quality.py same10k SUBSETS_DIR    the peer's settings, 3 methods x 3 seeds, 10,000 rows of SST-2
+    python bench/quality.py pairs   SUBSETS_DIR    query and value, 12 seeds, scored on dev and on 6,000 more rows each
     python bench/quality.py whole   SUBSETS_DIR    lorafy's defaults on all of SST-2 less the 2,000 held out
     python bench/quality.py same    SUBSETS_DIR    the peer's settings on all of SST-2, one seed
     python bench/quality.py rates   SUBSETS_DIR    three learning rates, 10,000 rows, scored on the held-out 2,000
@@ -59,25 +60,38 @@ def recipes(which: str, subsets: Path | None) -> dict[str, dict]:
             for seed in range(3)
             for method in METHODS
         }
+    if which == "pairs":
+        return {
+            f"qv seed {seed}": same_settings(subsets / f"sst2_10k_seed{seed}.tsv", "qv", seed) for seed in range(12)
+        }
     if which == "same":
         return {method: same_settings(DATA / "sst2" / "train.tsv", method, 0) for method in METHODS}
     train, heldout = subsets / "sst2_search_train.tsv", subsets / "sst2_search_heldout.tsv"
     return {"defaults": {"data": {"train": str(train), "validation": str(heldout), "test": str(DEV)}}}
 
 
+def run(verb: str, *arguments: str) -> dict:
+    command = [sys.executable, "-m", "lorafy", verb, *arguments, "--json"]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=True).stdout)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("which", choices=["same10k", "whole", "same", "rates", "sms", "agnews"])
+    parser.add_argument("which", choices=["same10k", "pairs", "whole", "same", "rates", "sms", "agnews"])
     parser.add_argument("subsets", type=Path, nargs="?")
     arguments = parser.parse_args()
     for name, tree in recipes(arguments.which, arguments.subsets).items():
         with tempfile.TemporaryDirectory() as folder:
             tree = {"model": {"path": "minilm"}, "trackers": ["jsonl"], **tree}
-            tree["run"] = {**tree.get("run", {}), "output_dir": folder}
+            tree["run"] = {**tree.get("run", {}), "output_dir": folder, "name": "run"}
             recipe = Path(folder) / "recipe.yaml"
             recipe.write_text(json.dumps(tree), encoding="utf-8")
-            command = [sys.executable, "-m", "lorafy", "train", str(recipe), "--json"]
-            done = json.loads(subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", check=True).stdout)
+            done = run("train", str(recipe))
+            held_out = {}
+            if arguments.which == "pairs":
+                beside = arguments.subsets / f"sst2_6k_beside{tree['run']['seed']}.tsv"
+                more = run("evaluate", f"{folder}/run", f"data.validation={beside}")["metrics"]
+                held_out = {"held_out_accuracy": more["accuracy"], "held_out_loss": more["loss"]}
         metrics = done["results"]["metrics"]
         line = {
             "tool": "lorafy",
@@ -86,6 +100,7 @@ def main() -> None:
             "split": done["results"]["split"],
             "num_examples": done["results"]["num_examples"],
             **{key: metrics[key] for key in ("accuracy", "accuracy_interval", "f1_macro", "per_class")},
+            **held_out,
             "verified": done["results"]["verification"]["passed"],
             "summary": done["summary"],
         }
