@@ -7,6 +7,7 @@ frozen weights get no gradient, and a dropout mask is computed again, never kept
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,9 +21,8 @@ _POINTER, _INT, _FLOAT, _DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_floa
 _KEYS = (_POINTER, _INT, _DOUBLE)
 _SHAPE = (_POINTER, _POINTER, *[_INT] * 5, _FLOAT)
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
-    "down": (_POINTER, _INT, _POINTER, _INT, _FLOAT, _POINTER, _INT, _INT, _INT, *_KEYS),
-    "lift": (_POINTER, _INT, _POINTER, _POINTER, _INT, _FLOAT, _POINTER, _INT, _INT, _INT, *_KEYS),
-    "outer": (_POINTER, _INT, _POINTER, _POINTER, _INT, _FLOAT, _INT, _INT, _INT, *_KEYS),
+    "lora_forward": (_POINTER, _INT, _POINTER, _POINTER, *[_INT] * 3, _POINTER, _INT, _POINTER),
+    "lora_backward": (_POINTER, _INT, _POINTER, _INT, _POINTER, _INT, _INT, _POINTER, _INT, _POINTER),
     "drop": (_POINTER, _POINTER, _INT, _INT, *_KEYS),
     "activation": (_POINTER, _POINTER, *[_INT] * 4),
     "activation_backward": (_POINTER, _POINTER, _POINTER, *[_INT] * 4),
@@ -72,101 +72,67 @@ def lora_linear(x: torch.Tensor, linear: Linear, keys: torch.Tensor | None) -> t
     return _LoraLinear.apply(x, linear, keys, *(tensor for part in linear.parts for tensor in part.matrices))
 
 
+class _Part(ctypes.Structure):
+    """`Part` in lora.cpp."""
+
+    _fields_ = (
+        *[(name, _POINTER) for name in ("A", "B", "h", "d_A", "d_B")],
+        *[(name, _INT) for name in ("start", "width", "r", "site")],
+        ("scaling", _DOUBLE),
+        ("p", _DOUBLE),
+    )
+
+
 class _LoraLinear(Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, linear: Linear, keys: torch.Tensor | None, *trained: torch.Tensor) -> Any:
         x = _rows(x)
         y = torch.mm(x, linear.forward_weight())
-        kind, num_rows, width = _SUFFIX[x.dtype], x.shape[0], y.shape[1]
-        reduced: list[torch.Tensor] = []
-        end = 0
-        for part, lora_A, lora_B in zip(linear.parts, trained[::2], trained[1::2], strict=True):
-            if part.start > end:
-                _add_bias(y, linear, end, part.start)
-            h = _down(x, lora_A, True, 1.0, part.dropout, keys)
-            end = part.start + lora_B.shape[0]
-            _call(
-                "lift", kind, y.data_ptr() + part.start * y.element_size(), width, h.data_ptr(),
-                lora_B.data_ptr(), 1, part.scaling, _pointer(_columns(linear.bias, part.start, end)),
-                num_rows, end - part.start, h.shape[1], None, 0, 0.0,
-            )  # fmt: skip
-            reduced.append(h)
-        if end < width:
-            _add_bias(y, linear, end, width)
+        reduced = torch.empty(x.shape[0] * sum(lora_A.shape[0] for lora_A in trained[::2]))
+        parts = _table(linear, trained, reduced, x.shape[0], [None] * len(trained))
+        _call(
+            "lora_forward", _SUFFIX[x.dtype], x.data_ptr(), x.stride(0), y.data_ptr(), _pointer(linear.bias),
+            *x.shape, y.shape[1], parts, len(linear.parts), _pointer(keys),
+        )  # fmt: skip
         ctx.linear, ctx.keys = linear, keys
-        ctx.save_for_backward(x, *reduced, *trained)
+        ctx.save_for_backward(x, reduced, *trained)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: torch.Tensor) -> Any:
         linear: Linear = ctx.linear
-        x, *saved = ctx.saved_tensors
-        reduced, trained = saved[: len(linear.parts)], saved[len(linear.parts) :]
+        x, reduced, *trained = ctx.saved_tensors
         dy = _rows(dy)
-        kind, num_rows = _SUFFIX[x.dtype], x.shape[0]
-        dx = torch.mm(dy, linear.backward_weight()) if ctx.needs_input_grad[0] else None
-        grads: list[torch.Tensor | None] = []
-        for index, (part, h) in enumerate(zip(linear.parts, reduced, strict=True)):
-            lora_A, lora_B = trained[2 * index : 2 * index + 2]
-            dropped = _keys(part.dropout, ctx.keys)
-            columns = dy[:, part.start : part.start + lora_B.shape[0]]
-            needs_A, needs_B = ctx.needs_input_grad[3 + 2 * index : 5 + 2 * index]
-            d_h = _down(columns, lora_B, False, part.scaling) if needs_A or dx is not None else None
-            d_A = d_B = None
-            if needs_A:
-                assert d_h is not None
-                d_A = torch.empty_like(lora_A)
-                _call(
-                    "outer", kind, x.data_ptr(), x.stride(0), d_h.data_ptr(), d_A.data_ptr(), 1, 1.0,
-                    num_rows, x.shape[1], d_h.shape[1], *dropped,
-                )  # fmt: skip
-            if needs_B:
-                d_B = torch.empty_like(lora_B)
-                _call(
-                    "outer", kind, columns.data_ptr(), columns.stride(0), h.data_ptr(), d_B.data_ptr(), 0,
-                    part.scaling, num_rows, columns.shape[1], h.shape[1], None, 0, 0.0,
-                )  # fmt: skip
-            if dx is not None:
-                assert d_h is not None
-                _call(
-                    "lift", kind, dx.data_ptr(), dx.stride(0), d_h.data_ptr(), lora_A.data_ptr(), 0, 1.0, None,
-                    num_rows, x.shape[1], d_h.shape[1], *dropped,
-                )  # fmt: skip
-            grads += [d_A, d_B]
+        needs = ctx.needs_input_grad
+        dx = torch.mm(dy, linear.backward_weight()) if needs[0] else None
+        grads = [torch.empty_like(one) if wanted else None for one, wanted in zip(trained, needs[3:], strict=True)]
+        parts = _table(linear, trained, reduced, x.shape[0], grads)
+        _call(
+            "lora_backward", _SUFFIX[x.dtype], x.data_ptr(), x.stride(0), dy.data_ptr(), dy.stride(0), _pointer(dx),
+            *x.shape, parts, len(linear.parts), _pointer(ctx.keys),
+        )  # fmt: skip
         return dx, None, None, *grads
 
 
-_NO_KEYS = (None, 0, 0.0)
-
-
-def _down(
-    x: torch.Tensor,
-    weight: torch.Tensor,
-    transposed: bool,
-    factor: float,
-    dropout: Dropout | None = None,
-    keys: torch.Tensor | None = None,
-) -> torch.Tensor:
-    """factor * dropout(x) W: (M, r) float32. weight: (K, r), or (r, K) where `transposed`."""
-    r = weight.shape[0 if transposed else 1]
-    out = torch.empty(x.shape[0], r)
-    dropped = _NO_KEYS if dropout is None else _keys(dropout, keys)
-    _call(
-        "down", _SUFFIX[x.dtype], x.data_ptr(), x.stride(0), weight.data_ptr(), int(transposed), factor,
-        out.data_ptr(), x.shape[0], x.shape[1], r, *dropped,
-    )  # fmt: skip
-    return out
-
-
-def _columns(bias: torch.Tensor | None, start: int, end: int) -> torch.Tensor | None:
-    return None if bias is None else bias[start:end]
-
-
-def _add_bias(y: torch.Tensor, linear: Linear, start: int, end: int) -> None:
-    """To the columns without an adapter."""
-    if linear.bias is not None:
-        y[:, start:end] += linear.bias[start:end]
+def _table(
+    linear: Linear,
+    trained: Sequence[torch.Tensor],
+    reduced: torch.Tensor,
+    num_rows: int,
+    grads: Sequence[torch.Tensor | None],
+) -> Any:
+    """trained, grads: A and B of each part in turn. reduced: dropout(x) A^T of each part, one behind the other."""
+    parts, h = (_Part * len(linear.parts))(), reduced.data_ptr()
+    for index, part in enumerate(linear.parts):
+        lora_A, lora_B = trained[2 * index : 2 * index + 2]
+        r = lora_A.shape[0]
+        parts[index] = (
+            lora_A.data_ptr(), lora_B.data_ptr(), h, _pointer(grads[2 * index]), _pointer(grads[2 * index + 1]),
+            part.start, lora_B.shape[0], r, part.dropout.site, part.scaling, part.dropout.p,
+        )  # fmt: skip
+        h += num_rows * r * reduced.element_size()
+    return parts
 
 
 def attention(
@@ -357,7 +323,8 @@ class _CrossEntropy(Function):
         for start in range(0, num_rows, step):
             rows = slice(start, min(start + step, num_rows))
             logits = torch.mm(x[rows], linear.forward_weight())
-            _add_bias(logits, linear, 0, linear.out_features)
+            if linear.bias is not None:
+                logits += linear.bias
             _call(
                 "cross_entropy", _SUFFIX[x.dtype], logits.data_ptr(), labels[rows].data_ptr(),
                 losses[rows].data_ptr(), hits[rows].data_ptr(), *logits.shape, int(needs_grad),

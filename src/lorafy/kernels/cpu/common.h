@@ -17,6 +17,8 @@ namespace {
 using i64 = std::int64_t;
 using u32 = std::uint32_t;
 typedef float v16 __attribute__((vector_size(64)));  // gcc and clang split it where registers are narrower
+typedef float v8 __attribute__((vector_size(32)));
+typedef float v4 __attribute__((vector_size(16)));
 typedef std::int32_t i16v __attribute__((vector_size(64)));
 typedef std::uint32_t u16v __attribute__((vector_size(64)));
 typedef std::uint16_t h16v __attribute__((vector_size(32)));
@@ -67,10 +69,14 @@ inline float widened(bf16 x) {
 }
 inline void narrowed(float& target, float x) { target = x; }
 inline void narrowed(bf16& target, float x) { target.bits = narrow(all(x))[0]; }
-inline float sum(v16 x) {
-    float total = 0;
-    for (int i = 0; i < 16; i++) total += x[i];
-    return total;
+inline float sum(v16 x) {  // halves are added, eight, four, two
+    v8 eight[2];
+    v4 four[2];
+    std::memcpy(eight, &x, 64);
+    eight[0] += eight[1];
+    std::memcpy(four, eight, 32);
+    four[0] += four[1];
+    return (four[0][0] + four[0][2]) + (four[0][1] + four[0][3]);
 }
 
 // ---- dropout: a mask is a function of (row's key, site, column); `factors` in reference.py
