@@ -26,6 +26,12 @@ def unavailable(torch: TorchFacts) -> TorchFacts:
     return TorchFacts(torch.version, torch.num_threads, torch.cuda_build, torch.hip_build, False)
 
 
+def test_without_a_compiler_training_is_slower():
+    assert checks.check_kernels(None).status == "ok"
+    check = checks.check_kernels("no C++ compiler is here")
+    assert check.status == "warning" and check.found == "no C++ compiler is here" and "plain path" in str(check.fix)
+
+
 def test_no_gpu_is_fine():
     assert checks.check_gpu(CPU_TORCH, None).status == "ok"
     assert checks.check_gpu(unavailable(CU130_TORCH), None).status == "ok"
@@ -197,4 +203,4 @@ def test_this_machine_can_be_looked_at(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(checks, "reach", lambda url, timeout_seconds: (None, 0.1))
     names = [check.name for check in checks.run_checks()]
     assert names[:4] == ["python", "packages", "torch", "processor"]
-    assert len(names) == len(set(names)) == 12
+    assert len(names) == len(set(names)) == 13
