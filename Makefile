@@ -1,4 +1,5 @@
 # make demo   the embedded run      make test   the tests      make check   style and types
+# make course   the course's notebooks
 # Each makes .venv and installs what constraints.txt pins. On Windows see README.md.
 
 PYTHON ?= python3
@@ -7,10 +8,13 @@ BIN := .venv/bin
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test test-slow check
+.PHONY: demo course test test-slow check
 
 demo: $(VENV)
 	$(BIN)/lorafy demo
+
+course: $(VENV)
+	$(BIN)/python course/build.py
 
 test: $(VENV)
 	$(BIN)/python -m pytest

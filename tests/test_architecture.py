@@ -29,6 +29,9 @@ APART = {2, 3, 4}
 ONLY_TYPING = {("contracts", "config")}
 """The seams name sections of the tree in their signatures, and import them for the type checker alone."""
 
+ALONE = "scratch"
+"""The course's LoRA, an oracle for ours: it imports torch and the standard library, and nothing of ours imports it."""
+
 MOST_LINES = 400
 
 
@@ -48,6 +51,10 @@ def module_of(path: Path) -> str:
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
     """Line and full name of every module of ours that a file imports, inside functions and for types too."""
+    yield from ((line, name) for line, name in all_imports(path) if name.split(".")[0] == "lorafy")
+
+
+def all_imports(path: Path) -> Iterator[tuple[int, str]]:
     package = module_of(path) if path.name == "__init__.py" else module_of(path).rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -58,7 +65,7 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
             found = [f"{base}.{alias.name}" if base == "lorafy" else base for alias in node.names]
         else:
             continue
-        yield from ((node.lineno, name) for name in found if name.split(".")[0] == "lorafy")
+        yield from ((node.lineno, name) for name in found)
 
 
 def test_imports_go_down_or_stay_in_the_room() -> None:
@@ -72,6 +79,20 @@ def test_imports_go_down_or_stay_in_the_room() -> None:
             up, down = FLOORS.get(here, 5), FLOORS.get(there, 5)
             if down > up or (down == up and up in APART):
                 wrong.append(f"{path.relative_to(SOURCE)}:{line}: {here} (floor {up}) imports {there} (floor {down})")
+    assert wrong == []
+
+
+def test_scratch_stands_apart() -> None:
+    allowed = {"torch", *sys.stdlib_module_names}
+    wrong = []
+    for path in files():
+        inside = room_of(module_of(path)) == ALONE
+        for line, name in all_imports(path):
+            if inside and name.split(".")[0] not in allowed and not name.startswith(f"lorafy.{ALONE}"):
+                wrong.append(f"{path.relative_to(SOURCE)}:{line}: {ALONE} imports {name}")
+            if not inside and room_of(name) == ALONE and name.startswith("lorafy."):
+                wrong.append(f"{path.relative_to(SOURCE)}:{line}: imports {name}")
+    assert (SOURCE / ALONE).is_dir()
     assert wrong == []
 
 

@@ -25,3 +25,15 @@ BOOTSTRAP_SHARE = 0.02
 
 FOUR_DIGITS = 5e-5
 """Half a unit of the last of four printed digits."""
+
+BFLOAT16_TIMES_TORCH = 2
+"""House rule: a fast operation's error against float64 is at most twice that of plain torch in bfloat16."""
+
+BFLOAT16_STORED = 2**-9
+"""Error below which that rule asks nothing, relative to the tensor's length: rounding every value once to 8 bits costs
+at most that. Of few values plain torch may by chance store every one exactly; and a residual stream in float32 gets its
+gradient through normed rows that are kept in bfloat16."""
+
+SCORE_ROUNDING = 2**-22
+"""Gradients of an attention in float32, times the largest score: the backward pass takes the probabilities from the
+row's log-sum-exp, which is rounded at its own size and subtracted once more."""

@@ -53,9 +53,9 @@ def pack_texts(features: Sequence[Features], numbers: Sequence[int], seed: int |
 def pack_sequences(features: Sequence[Features], numbers: Sequence[int], seed: int | None) -> Batch:
     """Of language models: the inputs of `_tokens` for each sequence less its last token, which nothing follows.
 
-    query_rows (Q,): the rows from each sequence's first target on; query_starts (B + 1,) int32: where they begin.
-    target_rows (K,): which of the query rows predict a target; labels (K,): that target. Q and K are rounded up, the
-    last rows being of no sequence and without label.
+    query_rows (Q,): the rows from each sequence's first target on, none of one without a target; query_starts (B + 1,)
+    int32: where they begin. target_rows (K,): which of the query rows predict a target; labels (K,): that target. Q and
+    K are rounded up, the last rows being of no sequence and without label.
     """
     inputs = _tokens([feature.input_ids[:-1] for feature in features], numbers, seed)
     starts = inputs["starts"].tolist()
@@ -63,7 +63,7 @@ def pack_sequences(features: Sequence[Features], numbers: Sequence[int], seed: i
     query_starts, target_rows, labels = [0], [], []
     for feature, start in zip(features, starts, strict=False):
         following = feature.labels[1:]
-        first = next(place for place, label in enumerate(following) if label != IGNORE_INDEX)
+        first = next((place for place, label in enumerate(following) if label != IGNORE_INDEX), len(following))
         for place in range(first, len(following)):
             if following[place] != IGNORE_INDEX:
                 target_rows.append(len(query_rows))

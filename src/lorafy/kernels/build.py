@@ -41,7 +41,7 @@ def load_library() -> ctypes.CDLL:
     compiler = next((path for name in COMPILERS if (path := shutil.which(name))), None)
     key = hashlib.sha256("\n".join([*FLAGS, *processor_facts(), *_texts()]).encode()).hexdigest()[:16]
     library = cache_folder() / f"cpu-{key}.so"
-    if not library.is_file():
+    if not _is_there(library):
         if compiler is None:
             raise CannotBuild(
                 f"no C++ compiler is here ({' or '.join(COMPILERS)}; on Debian or Ubuntu: apt install g++)"
@@ -54,8 +54,19 @@ def load_library() -> ctypes.CDLL:
 
 
 def cache_folder() -> Path:
+    """Raises CannotBuild where the user has no home."""
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "lorafy" / "kernels"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "lorafy" / "kernels"
+    except RuntimeError as error:  # a container may run under a number that no user has
+        raise CannotBuild("this user has no home to keep them in; set XDG_CACHE_HOME to a folder") from error
+
+
+def _is_there(library: Path) -> bool:
+    try:
+        return library.is_file()
+    except OSError as error:
+        raise CannotBuild(f"{library.parent} cannot be read: {error.strerror}") from error
 
 
 def _texts() -> list[str]:

@@ -127,7 +127,7 @@ def _table(
     for index, part in enumerate(linear.parts):
         lora_A, lora_B = trained[2 * index : 2 * index + 2]
         r = lora_A.shape[0]
-        parts[index] = (
+        parts[index] = _Part(
             lora_A.data_ptr(), lora_B.data_ptr(), h, _pointer(grads[2 * index]), _pointer(grads[2 * index + 1]),
             part.start, lora_B.shape[0], r, part.dropout.site, part.scaling, part.dropout.p,
         )  # fmt: skip

@@ -1,0 +1,1 @@
+"""LoRA from scratch: the course. README.md says how to open it."""
