@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,16 @@ from lorafy.config.schema import RunConfig
 
 WIDTH = 32
 LABELS = ["ham", "spam"]
+_OF_BERT = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
+DROPOUTS = {
+    "bert": _OF_BERT,
+    "roberta": _OF_BERT,
+    "xlm-roberta": _OF_BERT,
+    "distilbert": ("dropout", "attention_dropout", "seq_classif_dropout"),
+    "gpt2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+    "opt": ("dropout", "attention_dropout"),
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), ("attention_dropout",)),
+}
 
 
 def save_distilbert(folder: Path, tiny_bert: Path) -> Path:
@@ -74,6 +86,16 @@ def _save(kind: Any, config: Any, tokenizer: Any, folder: Path) -> Path:
         torch.manual_seed(0)
         kind(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def with_dropout(base: Path, folder: Path, p: float) -> Path:
+    """The same weights, with this dropout wherever the architecture has one."""
+    shutil.copytree(base, folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    changes = dict.fromkeys(DROPOUTS[config["model_type"]], p)
+    path.write_text(json.dumps(config | changes), encoding="utf-8")
     return folder
 
 

@@ -1,17 +1,32 @@
-"""A whole BERT: LoRA by hand = LoRA by peft, through forward, backward, training and merging."""
+"""A whole BERT: LoRA by hand = by peft = on the fast path, through forward, backward, training and merging."""
 
 from __future__ import annotations
 
 import copy
+from types import ModuleType
 
 import pytest
 import torch
-from three_ways import apart, assert_all_close, descend, draw, fill_lora, lora_parameters, peft_name, peft_twin
+from three_ways import (
+    apart,
+    assert_all_close,
+    descend,
+    draw,
+    fill_lora,
+    lora_parameters,
+    needs_compiler,
+    peft_name,
+    peft_twin,
+)
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
+from lorafy.engine.fast_path import read_network
+from lorafy.engine.packed import pack_texts
+from lorafy.kernels import compiled, reference
 from lorafy.scratch import freeze_all_but_lora, merge_lora, replace_linear_with_lora, unmerge_lora
-from tolerances import FLOAT64_ROUNDING
+from lorafy.types import Features
+from tolerances import FLOAT32_ROUNDING, FLOAT64_ROUNDING
 
 NUM_LABELS = 3
 
@@ -122,3 +137,56 @@ def test_merged_models(pair: tuple[nn.Module, nn.Module], bert: BertForSequenceC
     parted = unmerge_lora(merged, by_hand)
     assert_all_close(parted.state_dict(), by_hand.state_dict(), FLOAT64_ROUNDING)
     assert apart(Logits(parted)(ids, mask), before) <= FLOAT64_ROUNDING
+
+
+@pytest.fixture(params=[reference, pytest.param(compiled, marks=needs_compiler)], ids=["reference", "compiled"])
+def fast(pair: tuple[nn.Module, nn.Module], request: pytest.FixtureRequest) -> FastModel:
+    """The fast path over peft's twin in float32, its finest."""
+    return FastModel(copy.deepcopy(pair[1]).float(), request.param)
+
+
+class FastModel(nn.Module):
+    def __init__(self, model: nn.Module, operations: ModuleType):
+        super().__init__()
+        self.model = model
+        self.network = read_network(model.get_base_model(), "classification", torch.float32)
+        self.operations = operations
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        rows = [row[kept].tolist() for row, kept in zip(ids, mask.bool(), strict=True)]
+        features = [Features(row, [0], number) for number, row in enumerate(rows)]
+        inputs = pack_texts(features, range(len(features)), None).inputs
+        return self.network.logits(self.operations, inputs)
+
+    def of(self, layer: str, matrix: str) -> nn.Parameter:
+        return dict(self.model.named_parameters())[peft_name(layer, matrix)]
+
+
+def test_the_fast_path_forward_and_backward(pair: tuple[nn.Module, nn.Module], fast: FastModel) -> None:
+    by_hand, _ = pair
+    ids, mask, _ = batch()
+    ours, theirs = Logits(by_hand)(ids, mask), fast(ids, mask)
+    assert apart(theirs, ours) <= FLOAT32_ROUNDING
+    incoming = draw(5, NUM_LABELS, seed=9)
+    ours.backward(incoming)
+    theirs.backward(incoming.float())
+    for key, parameter in lora_parameters(by_hand).items():
+        grad = fast.of(*key).grad
+        assert parameter.grad is not None and grad is not None
+        assert apart(grad, parameter.grad) <= FLOAT32_ROUNDING, key
+
+
+def test_ten_steps_of_sgd_on_the_fast_path(pair: tuple[nn.Module, nn.Module], fast: FastModel) -> None:
+    by_hand, _ = pair
+    losses = []
+    for model in (Logits(by_hand), fast):
+
+        def loss(step: int, model: nn.Module = model) -> torch.Tensor:
+            ids, mask, labels = batch(step)
+            return nn.functional.cross_entropy(model(ids, mask), labels)
+
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        losses.append(torch.tensor(descend(trained, loss), dtype=torch.float64))
+    assert apart(losses[1], losses[0]) <= FLOAT32_ROUNDING
+    ours = lora_parameters(by_hand)
+    assert_all_close({key: fast.of(*key) for key in ours}, ours, FLOAT32_ROUNDING)

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections import OrderedDict
 from typing import Any
 
 import pytest
 import torch
-from three_ways import ByDefinition, apart, assert_all_close, descend, draw, fill_lora, peft_name, peft_twin, run
+from three_ways import (
+    ByDefinition,
+    apart,
+    assert_all_close,
+    descend,
+    draw,
+    fill_lora,
+    needs_compiler,
+    peft_name,
+    peft_twin,
+    run,
+)
 from torch import nn
 
 from lorafy.kernels import compiled, reference
-from lorafy.kernels.build import COMPILERS
 from lorafy.scratch import LinearWithLoRA, equal_alpha
 from tolerances import BFLOAT16_STORED, BFLOAT16_TIMES_TORCH, FLOAT32_ROUNDING, FLOAT64_ROUNDING
 
@@ -26,9 +34,6 @@ LAYERS = {
 }
 
 every_layer = pytest.mark.parametrize("settings", LAYERS.values(), ids=LAYERS)
-compiler = pytest.mark.skipif(
-    sys.platform != "linux" or not any(map(shutil.which, COMPILERS)), reason="needs Linux and a C++ compiler"
-)
 
 
 def layer_of(
@@ -107,7 +112,7 @@ def test_alpha_in_the_other_convention_is_the_same_layer(from_: Any, to: Any) ->
     assert max(here.lora.scaling, unconverted.lora.scaling) == 8 * min(here.lora.scaling, unconverted.lora.scaling)
 
 
-@compiler
+@needs_compiler
 @every_layer
 def test_the_compiled_operation_in_float32(settings: dict[str, Any]) -> None:
     layer = layer_of(**settings)
@@ -117,7 +122,7 @@ def test_the_compiled_operation_in_float32(settings: dict[str, Any]) -> None:
     assert_all_close(run(fast, [fast.lora_A, fast.lora_B], x.float(), grad), exact, FLOAT32_ROUNDING)
 
 
-@compiler
+@needs_compiler
 @every_layer
 def test_the_compiled_operation_in_bfloat16(settings: dict[str, Any]) -> None:
     layer = layer_of(**settings)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import copy
+import shutil
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
+from lorafy.kernels.build import COMPILERS
 from lorafy.kernels.nouns import NO_DROPOUT, Linear, LoraPart
 from lorafy.scratch import LinearWithLoRA, equal_alpha, lora_layers
 
+needs_compiler = pytest.mark.skipif(
+    sys.platform != "linux" or not any(map(shutil.which, COMPILERS)), reason="needs Linux and a C++ compiler"
+)
 Operation = Callable[[torch.Tensor, Linear, None], torch.Tensor]
 
 

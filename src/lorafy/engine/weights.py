@@ -46,7 +46,7 @@ class Reader:
         for base in bases:
             if not isinstance(base, nn.Linear | Conv1D):
                 raise Unsupported(f"a linear layer is a {type(base).__name__}")
-            if base.weight.requires_grad:
+            if any(parameter.requires_grad for parameter in base.parameters()):
                 raise Unsupported("base weights are trained")
         in_first = isinstance(bases[0], Conv1D)
         weight = self._joined(bases, in_first)

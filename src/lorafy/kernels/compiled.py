@@ -167,10 +167,11 @@ class _Attention(Function):
     def backward(ctx: Any, d_out: torch.Tensor) -> Any:
         q, kv, lse = ctx.saved_tensors
         sequences: Sequences = ctx.sequences
+        d_out = _rows(d_out)
         d_q = torch.zeros_like(q)  # rows of no sequence stay zero
         d_kv = None if kv is None else torch.zeros_like(kv)
         _call(
-            "attention_backward", _SUFFIX[q.dtype], *_strided(_rows(d_out), *sequences.split(q, kv)), lse.data_ptr(),
+            "attention_backward", _SUFFIX[q.dtype], *_strided(d_out, *sequences.split(q, kv)), lse.data_ptr(),
             *_strided(*sequences.split(d_q, d_kv)), *_shape(sequences), *_keys(ctx.dropout, ctx.keys),
         )  # fmt: skip
         return d_q, d_kv, None, None, None
@@ -239,7 +240,9 @@ class _AddNorm(Function):
             normed.data_ptr(), rstd.data_ptr(), ctx.norm.weight.data_ptr(), int(ctx.norm.rms), d_residual.data_ptr(),
             _pointer(d_y), *normed.shape, *_keys(ctx.dropout, ctx.keys),
         )  # fmt: skip
-        return d_residual, d_residual if same else d_y, None, None, None, None
+        if same and ctx.needs_input_grad[1]:
+            d_y = d_residual
+        return d_residual, d_y, None, None, None, None
 
 
 def _stream(residual: torch.dtype, rows: torch.dtype) -> str:

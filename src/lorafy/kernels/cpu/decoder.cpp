@@ -100,7 +100,9 @@ void cross_entropy(T* logits, const i64* labels, float* losses, float* hits, i64
         }
         const float total = sum(totals);
         losses[m] = top + std::log(total) - target;
-        hits[m] = target >= top;
+        bool hit = target >= top;  // of equal logits the first is the answer, as argmax has it
+        for (i64 k = 0; hit && k < label; k++) hit = widened(row[k]) < top;
+        hits[m] = hit;
         if (!gradient) continue;
         const float inverse = 1.0f / total;
         for (i64 k = 0; k < V; k += 16) put(row + k, exponential(get(row + k, V - k) - top) * inverse, V - k);
