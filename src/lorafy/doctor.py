@@ -143,6 +143,16 @@ def check_kernels(reason: str | None) -> Check:
     return Check("fast path", "warning", reason, fix)
 
 
+def check_gpu_kernels(reason: str | None, not_fused: str | None) -> Check:
+    """Why its operations do not run on this GPU, and why the passes between products are not fused there."""
+    if reason is not None:
+        return Check("fast path, GPU", "warning", reason, "training takes the plain path: the same result, slower")
+    if not_fused is not None:
+        fix = "training works, somewhat slower; on Linux torch brings Triton, and apt install gcc python3-dev the rest"
+        return Check("fast path, GPU", "warning", f"runs, its passes not fused: {not_fused}", fix)
+    return Check("fast path, GPU", "ok", "runs, its passes fused")
+
+
 def check_memory(total_bytes: int, available_bytes: int) -> Check:
     found = f"{gib(available_bytes)} available of {gib(total_bytes)}"
     if available_bytes < LITTLE_MEMORY_BYTES:
@@ -265,12 +275,17 @@ def run_checks() -> list[Check]:
     memory = psutil.virtual_memory()
     devices: list[str] = []
     threads: list[Check] = []
+    gpu_kernels: list[Check] = []
     if isinstance(torch, TorchFacts):
         devices = ["cpu", "cuda"] if torch.cuda_available else ["cpu"]
         logical_cores = psutil.cpu_count() or 1
         cores = psutil.cpu_count(logical=False) or logical_cores
         omp_num_threads = os.environ.get("OMP_NUM_THREADS")
         threads = [check_threads(cores, logical_cores, torch.num_threads, omp_num_threads)]
+    if "cuda" in devices:
+        from .kernels.gpu import what_is_missing
+
+        gpu_kernels = [check_gpu_kernels(*what_is_missing())]
     caches = [] if hub is None else [check_disk("model cache", hub.cache, free_bytes(hub.cache))]
     return [
         check_python(sys.version_info[:3], sys.maxsize.bit_length() + 1),
@@ -279,6 +294,7 @@ def run_checks() -> list[Check]:
         check_processor(processor_name(), cpu_features(), cpu_has_fast_bfloat16(), platform.machine()),
         *threads,
         check_kernels(build_kernels()),
+        *gpu_kernels,
         check_memory(memory.total, memory.available),
         check_gpu(torch, nvidia, os.environ.get("CUDA_VISIBLE_DEVICES")),
         check_disk("disk", Path.cwd(), free_bytes(Path.cwd())),

@@ -146,6 +146,7 @@ def _train(
         console,
         fast_wanted=config.train.kernels == "auto" and _took_fast_path(run, step),
         num_processes=accelerator.num_processes,
+        resumed=bool(step),
     )
     stepper = Stepper(wrapped, path, optimizer, scaler, accelerator, precision, config.train.max_grad_norm)
     with ExitStack() as stack:
@@ -197,10 +198,13 @@ def take_path(
     *,
     fast_wanted: bool,
     num_processes: int = 1,
+    resumed: bool = False,
 ) -> tuple[StepPath, bool]:
     """How the steps are computed, said to the user; True where it is the fast path."""
     first = [features[index] for index in plan.examples(0)]
-    choice = choose_path(plain, model, fast_wanted=fast_wanted, num_processes=num_processes, features=first)
+    choice = choose_path(
+        plain, model, fast_wanted=fast_wanted, num_processes=num_processes, features=first, resumed=resumed
+    )
     console.print(f"Kernels: {choice.message}", highlight=False)
     found = measure_activations(choice.path, model, features, plan)
     path, note = fit_into_memory(choice.path, section.activation_checkpointing, found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -112,16 +112,18 @@ class Batch:
     """One micro-batch. `inputs` are (B, T) tensors, the model's keywords; `labels` is (B,) for classification,
     (B, K) for language models (K supervised positions).
 
-    `rows` are the numbers of its examples in the user's file, so that an error can name them.
+    `rows` are the numbers of its examples in the user's file, so that an error can name them. `longest`: tokens of the
+    longest sequence, T where they are padded.
     """
 
     inputs: dict[str, torch.Tensor]
     labels: torch.Tensor
     rows: list[int]
+    longest: int
 
     def to(self, device: torch.device) -> Batch:
         inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
-        return Batch(inputs, self.labels.to(device, non_blocking=True), self.rows)
+        return replace(self, inputs=inputs, labels=self.labels.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,14 @@ def test_without_a_compiler_training_is_slower():
     assert check.status == "warning" and check.found == "no C++ compiler is here" and "plain path" in str(check.fix)
 
 
+def test_the_fast_path_on_a_gpu():
+    assert checks.check_gpu_kernels(None, None).status == "ok"
+    check = checks.check_gpu_kernels(None, "Triton is not installed")
+    assert check.status == "warning" and "Triton is not installed" in check.found and "slower" in str(check.fix)
+    check = checks.check_gpu_kernels("this GPU is too old", None)
+    assert check.status == "warning" and check.found == "this GPU is too old" and "plain path" in str(check.fix)
+
+
 def test_no_gpu_is_fine():
     assert checks.check_gpu(CPU_TORCH, None).status == "ok"
     assert checks.check_gpu(unavailable(CU130_TORCH), None).status == "ok"

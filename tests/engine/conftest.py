@@ -9,6 +9,7 @@ import torch
 from families import CLASSIFIERS, FAMILIES, save_family, write_ragged_answers, write_ragged_texts
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
+from gpu_on_a_cpu import varlen_on_a_cpu  # noqa: F401  # a fixture
 from language_models import byte_tokenizer
 from lorafy.contracts import plugin_names
 from lorafy.kernels.build import COMPILERS

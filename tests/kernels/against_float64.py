@@ -83,12 +83,12 @@ def assert_bfloat16_is_as_exact_as_torch(case: Case, **settings: Any) -> None:
     exact = outcome(case, reference, torch.float64)
     plain, found = (outcome(case, ops, torch.bfloat16, **settings) for ops in (reference, compiled))
     for name, expected in exact.items():
-        ours, theirs = _error(found[name], expected), _error(plain[name], expected)
+        ours, theirs = error_of(found[name], expected), error_of(plain[name], expected)
         allowed = max(BFLOAT16_TIMES_TORCH * theirs, BFLOAT16_STORED)
         assert ours <= allowed, f"{name}: error {ours:.1e}, plain torch's {theirs:.1e}"
 
 
-def _error(found: torch.Tensor | None, exact: torch.Tensor | None) -> float:
+def error_of(found: torch.Tensor | None, exact: torch.Tensor | None) -> float:
     """Length of the difference, in units of the exact tensor's length."""
     assert found is not None and exact is not None
     assert found.shape == exact.shape

@@ -89,7 +89,7 @@ def attention_case(
     starts, query_starts = (
         torch.tensor([0, *accumulate(each)], dtype=torch.int32) for each in (lengths, queries or lengths)
     )
-    sequences = Sequences(starts, query_starts, heads, kv_heads, width, scale or width**-0.5, causal)
+    sequences = Sequences(starts, query_starts, heads, kv_heads, width, scale or width**-0.5, causal, max(lengths))
     keys = keys_of(num_queries) if p else None
 
     def call(ops: Any, inputs: Tensors, dtype: torch.dtype) -> list[torch.Tensor]:

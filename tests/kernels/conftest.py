@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from gpu_on_a_cpu import varlen_on_a_cpu  # noqa: F401  # a fixture
 from lorafy.kernels.build import COMPILERS
 from small_models import one_thread  # noqa: F401  # a fixture
 

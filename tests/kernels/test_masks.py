@@ -21,7 +21,7 @@ def attention_masks(keys: torch.Tensor, num_heads: int, dropout: Dropout) -> tor
     """(heads, queries, keys): with scores of zero and values of one-hot columns, the output is the mask."""
     n = len(keys)
     starts = torch.tensor([0, n], dtype=torch.int32)
-    sequences = Sequences(starts, starts, num_heads, num_heads, n, 1.0, False)
+    sequences = Sequences(starts, starts, num_heads, num_heads, n, 1.0, False, n)
     values = torch.eye(n).repeat(1, num_heads)
     kv = torch.cat([torch.zeros(n, num_heads * n), values], 1)
     out = compiled.attention(torch.zeros(n, num_heads * n), kv, sequences, dropout, keys)
@@ -84,7 +84,7 @@ def test_the_mask_of_a_head_is_the_reference_s() -> None:
     keys = keys_of(37)
     masks = attention_masks(keys, 3, P)
     for head in range(3):
-        assert torch.equal(masks[head], reference.factors(P, keys, 37, head) != 0)
+        assert torch.equal(masks[head], reference.factors(P, keys, 37, torch.float32, head) != 0)
 
 
 def test_row_keys_give_different_masks() -> None:
@@ -124,7 +124,7 @@ def test_nothing_is_dropped(keys: torch.Tensor | None) -> None:
     total, _ = compiled.add_norm(x, x, norm, dropout, keys, torch.float32)
     assert torch.equal(total, 2 * x)
     starts = torch.tensor([0, 30], dtype=torch.int32)
-    sequences = Sequences(starts, starts, 2, 2, 20, 1.0, False)
+    sequences = Sequences(starts, starts, 2, 2, 20, 1.0, False, 20)
     ones = compiled.attention(x, torch.ones(30, 80), sequences, dropout, keys)
     torch.testing.assert_close(ones, torch.ones(30, 40))
 

@@ -155,8 +155,7 @@ class FastModel(nn.Module):
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         rows = [row[kept].tolist() for row, kept in zip(ids, mask.bool(), strict=True)]
         features = [Features(row, [0], number) for number, row in enumerate(rows)]
-        inputs = pack_texts(features, range(len(features)), None).inputs
-        return self.network.logits(self.operations, inputs)
+        return self.network.logits(self.operations, pack_texts(features, range(len(features)), None))
 
     def of(self, layer: str, matrix: str) -> nn.Parameter:
         return dict(self.model.named_parameters())[peft_name(layer, matrix)]

@@ -73,7 +73,8 @@ class Decoder:
         angles = None if self.angles is None else self.angles(inputs["position_ids"])
         y, dropout = None, NO_DROPOUT
         for layer in self.layers[:-1]:
-            stream, y = run(self._layer, ops, layer, stream, y, dropout, starts, keys, angles)
+            sequences = self._sequences(starts, starts, layer.scale, batch.longest)
+            stream, y = run(self._layer, ops, layer, stream, y, dropout, sequences, keys, angles)
             dropout = layer.down_dropout
         last = self.layers[-1]
         assert last.q is not None and last.kv is not None
@@ -84,7 +85,7 @@ class Decoder:
         q = self._turn(ops, q, last, row_angles, 0, self.num_heads)
         kv = ops.lora_linear(x, last.kv, keys)
         kv = self._turn(ops, kv, last, angles, self.num_heads, self.num_kv_heads)
-        sequences = self._sequences(starts, inputs["query_starts"], last.scale)
+        sequences = self._sequences(starts, inputs["query_starts"], last.scale, batch.longest)
         context = ops.attention(q, kv, sequences, last.attention_dropout, row_keys)
         stream, y = self._rest(ops, last, stream.index_select(0, rows), context, row_keys)
         _, x = ops.add_norm(stream, y, self.last_norm, last.down_dropout, row_keys, self.dtype)
@@ -97,7 +98,7 @@ class Decoder:
         stream: torch.Tensor,
         y: torch.Tensor | None,
         dropout: Dropout,
-        starts: torch.Tensor,
+        sequences: Sequences,
         keys: torch.Tensor | None,
         angles: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,7 +107,7 @@ class Decoder:
         stream, x = ops.add_norm(stream, y, layer.first_norm, dropout, keys, self.dtype)
         qkv = ops.lora_linear(x, layer.qkv, keys)
         qkv = self._turn(ops, qkv, layer, angles, 0, self.num_heads + self.num_kv_heads)
-        context = ops.attention(qkv, None, self._sequences(starts, starts, layer.scale), layer.attention_dropout, keys)
+        context = ops.attention(qkv, None, sequences, layer.attention_dropout, keys)
         return self._rest(ops, layer, stream, context, keys)
 
     def _rest(
@@ -133,5 +134,6 @@ class Decoder:
         gammas = None if layer.gammas is None else layer.gammas[first_head : first_head + num_heads]
         return ops.rotary(x, Rotary(*angles, num_heads, gammas, layer.epsilon))
 
-    def _sequences(self, starts: torch.Tensor, query_starts: torch.Tensor, scale: float) -> Sequences:
-        return Sequences(starts, query_starts, self.num_heads, self.num_kv_heads, self.head_width, scale, True)
+    def _sequences(self, starts: torch.Tensor, query_starts: torch.Tensor, scale: float, longest: int) -> Sequences:
+        heads, kv_heads = self.num_heads, self.num_kv_heads
+        return Sequences(starts, query_starts, heads, kv_heads, self.head_width, scale, True, longest)

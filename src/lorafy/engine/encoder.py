@@ -47,7 +47,7 @@ class Embeddings:
             return places
         counts = (inputs["input_ids"] != self.padding_id).long()
         so_far = counts.cumsum(0)
-        first = torch.arange(len(places)) - places  # the first row of each token's sequence
+        first = torch.arange(len(places), device=places.device) - places  # the first row of each token's sequence
         return (so_far - (so_far - counts)[first]) * counts + self.padding_id
 
 
@@ -83,16 +83,17 @@ class Encoder:
 
     def loss(self, ops: ModuleType, batch: Batch, recompute: bool = False) -> LossOutput:
         """Cross-entropy SUMMED over texts. batch: as of `packed.pack_texts`."""
-        return summed_loss(self.logits(ops, batch.inputs, recompute), batch.labels)
+        return summed_loss(self.logits(ops, batch, recompute), batch.labels)
 
-    def logits(self, ops: ModuleType, inputs: Mapping[str, torch.Tensor], recompute: bool = False) -> torch.Tensor:
-        """(B, C), float32. inputs: as of `packed.pack_texts`; without keys nothing is dropped."""
+    def logits(self, ops: ModuleType, batch: Batch, recompute: bool = False) -> torch.Tensor:
+        """(B, C), float32. batch: as of `packed.pack_texts`; without keys nothing is dropped."""
+        inputs = batch.inputs
         starts, keys = inputs["starts"], inputs.get("keys")
         run = again if recompute else once
         with torch.no_grad():
             x = self.embeddings(ops, inputs, self.dtype)
         for layer in self.layers[:-1]:
-            x = run(self._layer, ops, layer, x, starts, keys)
+            x = run(self._layer, ops, layer, x, self._sequences(starts, starts, batch.longest), keys)
         last = self.layers[-1]
         assert last.q is not None and last.kv is not None
         first = starts[:-1].long()
@@ -101,7 +102,7 @@ class Encoder:
         context = ops.attention(
             ops.lora_linear(first_x, last.q, first_keys),
             ops.lora_linear(x, last.kv, keys),
-            self._sequences(starts, torch.arange(len(starts), dtype=torch.int32)),
+            self._sequences(starts, torch.arange(len(starts), dtype=starts.dtype, device=starts.device), batch.longest),
             last.attention_dropout,
             first_keys,
         )
@@ -109,11 +110,11 @@ class Encoder:
         return self.head(ops, x, first_keys)
 
     def _layer(
-        self, ops: ModuleType, layer: Layer, x: torch.Tensor, starts: torch.Tensor, keys: torch.Tensor | None
+        self, ops: ModuleType, layer: Layer, x: torch.Tensor, sequences: Sequences, keys: torch.Tensor | None
     ) -> torch.Tensor:
         assert layer.qkv is not None
         qkv = ops.lora_linear(x, layer.qkv, keys)
-        context = ops.attention(qkv, None, self._sequences(starts, starts), layer.attention_dropout, keys)
+        context = ops.attention(qkv, None, sequences, layer.attention_dropout, keys)
         return self._rest(ops, layer, x, context, keys)
 
     def _rest(
@@ -125,7 +126,6 @@ class Encoder:
         y = ops.lora_linear(inner, layer.down, keys)
         return ops.add_norm(x, y, layer.second_norm, layer.down_dropout, keys, self.dtype)[1]
 
-    def _sequences(self, starts: torch.Tensor, query_starts: torch.Tensor) -> Sequences:
-        return Sequences(
-            starts, query_starts, self.num_heads, self.num_heads, self.head_width, self.head_width**-0.5, False
-        )
+    def _sequences(self, starts: torch.Tensor, query_starts: torch.Tensor, longest: int) -> Sequences:
+        width = self.head_width
+        return Sequences(starts, query_starts, self.num_heads, self.num_heads, width, width**-0.5, False, longest)

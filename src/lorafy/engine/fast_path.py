@@ -12,18 +12,21 @@ import torch
 from peft import PeftModel
 
 from ..contracts import plugin_names
-from ..kernels import compiled
+from ..kernels import compiled, gpu
 from ..kernels.build import CannotBuild, load_library
 from ..kernels.nouns import Linear
 from ..kernels.peft_layer import FusedLinear
 from ..types import Batch, Features, LossOutput
-from .packed import cut, pack_sequences, pack_texts
+from .packed import MAX_TOKENS, cut, exactly, pack_sequences, pack_texts, rounded
 from .weights import FLIPPED_PARAMETERS, Reader, Unsupported
 
-PACKERS: dict[str, Callable[[Sequence[Features], Sequence[int], int | None], Batch]] = {
+PACKERS: dict[str, Callable[..., Batch]] = {
     "classification": pack_texts,
     "causal_lm": pack_sequences,
 }
+
+GPU_MAX_TOKENS = 16_384
+"""Of one micro-batch on a GPU, as on the plain path; activation checkpointing comes in where memory asks for it."""
 
 
 class Network(Protocol):
@@ -36,22 +39,24 @@ class Network(Protocol):
 class FastPath:
     """Batches without padding and their loss.
 
-    ops: the operations, compiled, or the reference in a test. max_examples: of a micro-batch. recompute: activation
-    checkpointing.
+    ops: the operations, compiled or gpu, or the reference in a test. max_examples, max_tokens: of a micro-batch.
+    recompute: activation checkpointing.
     """
 
     network: Network
     task: str
     ops: ModuleType
     max_examples: int | None = None
+    max_tokens: int = MAX_TOKENS
     recompute: bool = False
 
     def batches(self, features: Sequence[Features], numbers: Sequence[int], seed: int | None) -> list[Batch]:
         """One step's examples as micro-batches. numbers: which examples of the training split they are. seed: decides
         the dropout masks, whatever the cut; None: nothing is dropped."""
         pack = PACKERS[self.task]
-        runs = cut([len(feature) for feature in features], self.max_examples)
-        return [pack([features[i] for i in run], [numbers[i] for i in run], seed) for run in runs]
+        runs = cut([len(feature) for feature in features], self.max_examples, self.max_tokens)
+        chosen = [([features[i] for i in run], [numbers[i] for i in run]) for run in runs]
+        return [pack(*examples, seed, exactly if self.ops is gpu else rounded) for examples in chosen]
 
     def loss(self, batch: Batch) -> LossOutput:
         """The SUM over targets, in fp32."""
@@ -65,31 +70,44 @@ def build_fast_path(
     model: Any, task: str, dtype: torch.dtype, device: torch.device, max_examples: int | None
 ) -> FastPath:
     """Over the parameters of `model` (peft's, or the bare one). Raises Unsupported with the reason."""
-    _require(dtype, device)
+    ops = operations(dtype, device)
     bare = model.get_base_model() if isinstance(model, PeftModel) else model
-    return FastPath(read_network(bare, task, dtype), task, compiled, max_examples)
+    network = read_network(bare, task, dtype)
+    return FastPath(network, task, ops, max_examples, GPU_MAX_TOKENS if ops is gpu else MAX_TOKENS)
 
 
 def build_fused_layers(model: Any, dtype: torch.dtype, device: torch.device) -> list[tuple[FusedLinear, Linear]]:
     """For models that no family reads: each adapted layer, and what it computes at once. Raises Unsupported."""
-    _require(dtype, device)
+    operations(dtype, device)
     layers = [module for module in model.modules() if isinstance(module, FusedLinear)]
     if not layers:
         raise Unsupported("there are no LoRA layers")
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    reader = Reader(dtype, flip=num_parameters < FLIPPED_PARAMETERS)
+    reader = Reader(dtype, flips(model))
     return [(layer, reader.linear(layer)) for layer in layers]
 
 
-def _require(dtype: torch.dtype, device: torch.device) -> None:
-    if device.type != "cpu":
-        raise Unsupported(f"it is not written for {device.type} yet")
-    if dtype not in (torch.float32, torch.bfloat16):
-        raise Unsupported(f"it is not written for {dtype}")
+def operations(dtype: torch.dtype, device: torch.device) -> ModuleType:
+    """What computes the fast path there. Raises Unsupported with the reason."""
     try:
+        if device.type == "cuda":
+            if dtype != torch.bfloat16:
+                raise Unsupported(f"on a GPU it is not written for {dtype}")
+            gpu.require(device)
+            return gpu
+        if device.type != "cpu":
+            raise Unsupported(f"it is not written for {device.type} yet")
+        if dtype not in (torch.float32, torch.bfloat16):
+            raise Unsupported(f"it is not written for {dtype}")
         load_library()
-    except CannotBuild as error:
+        return compiled
+    except (CannotBuild, gpu.CannotRun) as error:
         raise Unsupported(str(error)) from error
+
+
+def flips(model: Any) -> bool:
+    """Whether to keep transposed copies of the frozen weights: a GPU's products need none."""
+    parameters = list(model.parameters())
+    return parameters[0].device.type == "cpu" and sum(p.numel() for p in parameters) < FLIPPED_PARAMETERS
 
 
 def read_network(bare: Any, task: str, dtype: torch.dtype) -> Network:
@@ -98,8 +116,7 @@ def read_network(bare: Any, task: str, dtype: torch.dtype) -> Network:
     family = import_module(f".families.{kind}", __package__) if kind in known else None
     if family is None or task != family.TASK:
         raise Unsupported(f"it is not written for {kind} with {task} ({', '.join(known)})")
-    num_parameters = sum(parameter.numel() for parameter in bare.parameters())
-    reader = Reader(dtype, flip=num_parameters < FLIPPED_PARAMETERS)
+    reader = Reader(dtype, flips(bare))
     network = family.read(bare, reader)
     used = {id(parameter) for parameter in reader.used}
     other = [name for name, p in bare.named_parameters() if p.requires_grad and id(p) not in used]

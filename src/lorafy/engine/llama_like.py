@@ -50,7 +50,7 @@ def read(model: Any, reader: Reader) -> Decoder:
 
     def angles(positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.no_grad():
-            cosine, sine = body.rotary_emb(torch.empty(0, dtype=torch.float32), positions[None])
+            cosine, sine = body.rotary_emb(positions.new_empty(0, dtype=torch.float32), positions[None])
         return cosine[0].contiguous(), sine[0].contiguous()
 
     return Decoder(

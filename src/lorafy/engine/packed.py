@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 import torch
@@ -12,6 +12,10 @@ from ..types import IGNORE_INDEX, Batch, Features
 
 MAX_TOKENS = 2_048
 """Of one micro-batch: products are no faster beyond (docs/log.md), activations take more memory."""
+
+
+Rounding = Callable[[int], int]
+"""The number of rows, at least so many."""
 
 
 def cut(lengths: Sequence[int], max_examples: int | None = None, most: int = MAX_TOKENS) -> list[list[int]]:
@@ -34,30 +38,39 @@ def cut(lengths: Sequence[int], max_examples: int | None = None, most: int = MAX
 
 
 def rounded(num_tokens: int) -> int:
-    """Rows of a batch: oneDNN compiles its products for each number of rows, so there are few."""
+    """Rows of a batch on a CPU: oneDNN compiles its products for each number of rows, so there are few."""
     step = 16 if num_tokens <= 512 else 64
     return -(-num_tokens // step) * step
 
 
-def pack_texts(features: Sequence[Features], numbers: Sequence[int], seed: int | None) -> Batch:
+def exactly(num_tokens: int) -> int:
+    """Rows of a batch on a GPU: none that is of no sequence."""
+    return num_tokens
+
+
+def pack_texts(
+    features: Sequence[Features], numbers: Sequence[int], seed: int | None, round_rows: Rounding = rounded
+) -> Batch:
     """Of classification: the inputs of `_tokens`, and a label for each text (B,)."""
-    inputs = _tokens([feature.input_ids for feature in features], numbers, seed)
+    inputs, longest = _tokens([feature.input_ids for feature in features], numbers, seed, round_rows)
     if any(feature.token_type_ids is not None for feature in features):
         kinds = [feature.token_type_ids or [0] * len(feature) for feature in features]
         spare = len(inputs["input_ids"]) - sum(map(len, kinds))
         inputs["token_type_ids"] = torch.tensor([*chain.from_iterable(kinds), *[0] * spare])
     labels = torch.tensor([label for feature in features for label in feature.labels])
-    return Batch(inputs, labels, [feature.row for feature in features])
+    return Batch(inputs, labels, [feature.row for feature in features], longest)
 
 
-def pack_sequences(features: Sequence[Features], numbers: Sequence[int], seed: int | None) -> Batch:
+def pack_sequences(
+    features: Sequence[Features], numbers: Sequence[int], seed: int | None, round_rows: Rounding = rounded
+) -> Batch:
     """Of language models: the inputs of `_tokens` for each sequence less its last token, which nothing follows.
 
     query_rows (Q,): the rows from each sequence's first target on, none of one without a target; query_starts (B + 1,)
     int32: where they begin. target_rows (K,): which of the query rows predict a target; labels (K,): that target. Q and
     K are rounded up, the last rows being of no sequence and without label.
     """
-    inputs = _tokens([feature.input_ids[:-1] for feature in features], numbers, seed)
+    inputs, longest = _tokens([feature.input_ids[:-1] for feature in features], numbers, seed, round_rows)
     starts = inputs["starts"].tolist()
     query_rows: list[int] = []
     query_starts, target_rows, labels = [0], [], []
@@ -70,25 +83,28 @@ def pack_sequences(features: Sequence[Features], numbers: Sequence[int], seed: i
                 labels.append(following[place])
             query_rows.append(start + place)
         query_starts.append(len(query_rows))
-    query_rows += [0] * (rounded(len(query_rows)) - len(query_rows))
-    spare = rounded(len(labels)) - len(labels)
+    query_rows += [0] * (round_rows(len(query_rows)) - len(query_rows))
+    spare = round_rows(len(labels)) - len(labels)
     inputs |= {
         "query_rows": torch.tensor(query_rows),
         "query_starts": torch.tensor(query_starts, dtype=torch.int32),
         "target_rows": torch.tensor(target_rows + [0] * spare),
     }
-    return Batch(inputs, torch.tensor(labels + [IGNORE_INDEX] * spare), [feature.row for feature in features])
+    labels += [IGNORE_INDEX] * spare
+    return Batch(inputs, torch.tensor(labels), [feature.row for feature in features], longest)
 
 
-def _tokens(ids: Sequence[list[int]], numbers: Sequence[int], seed: int | None) -> dict[str, torch.Tensor]:
-    """input_ids and position_ids (M,); starts (B + 1,) and, with a seed, keys (M,), int32.
+def _tokens(
+    ids: Sequence[list[int]], numbers: Sequence[int], seed: int | None, round_rows: Rounding
+) -> tuple[dict[str, torch.Tensor], int]:
+    """input_ids and position_ids (M,); starts (B + 1,) and, with a seed, keys (M,), int32. And the longest's tokens.
 
     M is rounded up; rows behind the last sequence belong to none. numbers: which training examples these are; with
     the seed and the token's place they decide every dropout mask.
     """
     lengths = [len(one) for one in ids]
     total = sum(lengths)
-    spare = rounded(total) - total
+    spare = round_rows(total) - total
     positions = torch.cat([*(torch.arange(length) for length in lengths), torch.zeros(spare, dtype=torch.long)])
     inputs = {
         "input_ids": torch.tensor([*chain.from_iterable(ids), *[0] * spare]),
@@ -97,4 +113,4 @@ def _tokens(ids: Sequence[list[int]], numbers: Sequence[int], seed: int | None) 
     }
     if seed is not None:
         inputs["keys"] = row_keys(seed, [*numbers, 0], positions, [*lengths, spare])
-    return inputs
+    return inputs, max(lengths)

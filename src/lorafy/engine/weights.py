@@ -55,7 +55,10 @@ class Reader:
         bias = None
         if any(one is not None for one in biases):
             pairs = zip(biases, widths, strict=True)
-            bias = torch.cat([torch.zeros(n) if one is None else one.detach().float() for one, n in pairs])
+            zeros = weight.new_zeros
+            bias = torch.cat(
+                [zeros(n, dtype=torch.float32) if one is None else one.detach().float() for one, n in pairs]
+            )
         starts = [sum(widths[:index]) for index in range(len(widths))]
         adapters = [
             self._part(module, start)

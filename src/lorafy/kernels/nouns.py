@@ -103,7 +103,7 @@ class Sequences:
     """Where the sequences of a batch lie: sequence b has the key rows starts[b] to starts[b + 1] and the query rows
     query_starts[b] to query_starts[b + 1]; where it has fewer queries than keys and is causal, they are its last.
 
-    Both (B + 1,) int32.
+    Both (B + 1,) int32. longest: of the key rows of a sequence.
     """
 
     starts: torch.Tensor
@@ -113,6 +113,7 @@ class Sequences:
     head_width: int
     scale: float
     causal: bool
+    longest: int
 
     def split(self, q: torch.Tensor, kv: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Views of q, k and v: q holds all three side by side, or kv holds k and v."""

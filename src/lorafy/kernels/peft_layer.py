@@ -9,7 +9,7 @@ from peft.tuners.lora import Linear as PeftLinear
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from . import compiled
+from . import compiled, gpu
 from .nouns import Linear
 
 
@@ -29,8 +29,9 @@ class FusedLinear(PeftLinear):
         rows = x.reshape(-1, x.shape[-1]).to(self.fused.weight.dtype)
         keys = None
         if self.training and any(part.dropout.p > 0 for part in self.fused.parts):
-            keys = torch.randint(-(2**31), 2**31, (len(rows),), dtype=torch.int32)
-        return compiled.lora_linear(rows, self.fused, keys).view(*x.shape[:-1], -1)
+            keys = torch.randint(-(2**31), 2**31, (len(rows),), dtype=torch.int32, device=x.device)
+        ops = gpu if x.is_cuda else compiled
+        return ops.lora_linear(rows, self.fused, keys).view(*x.shape[:-1], -1)
 
 
 LAYERS: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: FusedLinear, Conv1D: FusedLinear}

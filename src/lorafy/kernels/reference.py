@@ -61,7 +61,7 @@ def attention(
                 scores = scores.masked_fill(hidden, -torch.inf)
             probabilities = scores.softmax(-1)
             if keys is not None and dropout.p > 0:
-                probabilities = probabilities * factors(dropout, keys[first:last], count, head).to(q.dtype)
+                probabilities = probabilities * factors(dropout, keys[first:last], count, q.dtype, head)
             heads.append(probabilities @ v[first_key:last_key, shared])
         out = out.index_copy(0, torch.arange(first, last), torch.cat(heads, 1))
     return out
@@ -122,15 +122,15 @@ def drop(x: torch.Tensor, dropout: Dropout, keys: torch.Tensor | None) -> torch.
     """x: (M, H); what is kept is divided by 1 - p."""
     if keys is None or dropout.p == 0:
         return x
-    return x * factors(dropout, keys, x.shape[1]).to(x.dtype)
+    return x * factors(dropout, keys, x.shape[1], x.dtype)
 
 
-def factors(dropout: Dropout, keys: torch.Tensor, num_columns: int, head: int = 0) -> torch.Tensor:
-    """0 or 1 / (1 - p) for each row and column: (M, num_columns), float64."""
+def factors(dropout: Dropout, keys: torch.Tensor, num_columns: int, dtype: torch.dtype, head: int = 0) -> torch.Tensor:
+    """0 or 1 / (1 - p) for each row and column: (M, num_columns)."""
     rows = _mix((keys.long() + (dropout.site + head) * _GOLDEN) & _BITS)
     columns = torch.arange(num_columns, device=keys.device) * _GOLDEN
     draws = _mix((rows[:, None] + columns) & _BITS)
-    return (draws >= int(dropout.p * 2**32)).double() / (1 - dropout.p)
+    return (draws >= int(dropout.p * 2**32)).to(dtype) / (1 - dropout.p)
 
 
 def row_keys(seed: int, rows: Sequence[int], positions: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:

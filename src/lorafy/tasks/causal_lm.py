@@ -158,7 +158,7 @@ class CausalLM:
         spare = (~used).nonzero().flatten()[: -len(keep) % LENGTH_MULTIPLE]
         keep = torch.cat([keep, spare]).sort().values
         inputs = {"input_ids": ids, "attention_mask": mask, "logits_to_keep": keep}
-        return Batch(inputs, following[:, keep], [feature.row for feature in features])
+        return Batch(inputs, following[:, keep], [feature.row for feature in features], length)
 
     def loss(self, model: Any, batch: Batch) -> LossOutput:
         """Cross-entropy SUMMED over the target tokens of `batch`, in fp32."""

@@ -95,7 +95,7 @@ class Classification:
         if any(feature.token_type_ids is not None for feature in features):
             inputs["token_type_ids"] = types
         labels = torch.tensor([label for feature in features for label in feature.labels])
-        return Batch(inputs, labels, [feature.row for feature in features])
+        return Batch(inputs, labels, [feature.row for feature in features], length)
 
     def scores(self, model: Any, features: Sequence[Features], precision: Any) -> torch.Tensor:
         """Logits (N, num_labels), fp32, on the CPU, in the order of `features`. `model` should be in eval mode."""

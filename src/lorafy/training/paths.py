@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,6 +17,8 @@ from ..contracts import Task
 from ..data.batches import micro_batches
 from ..engine.fast_path import build_fast_path, build_fused_layers
 from ..engine.weights import Unsupported
+from ..kernels import gpu
+from ..kernels.gpu import first_line
 from ..kernels.nouns import Linear
 from ..kernels.peft_layer import FusedLinear
 from ..models.precision import Precision
@@ -119,10 +123,13 @@ def choose_path(
     fast_wanted: bool,
     num_processes: int,
     features: Sequence[Features],
+    resumed: bool = False,
 ) -> Choice:
-    """The fast path where it can be built and agrees with the plain one on these examples.
+    """The fast path where it can be built and agrees with the plain one on these examples; on a GPU, where which is
+    faster depends on the chip and on what is installed, only if it also takes less time for them.
 
-    features: of the first step. No weight and no random state is changed.
+    features: of the first step. resumed: the run took the fast path so far, however long it takes. No weight and no
+    random state is changed.
     """
     if not fast_wanted:
         return Choice(plain, False, "plain path (train.kernels=reference)")
@@ -139,12 +146,24 @@ def choose_path(
             name = f"plain path with fused LoRA layers ({reason})"
         except Unsupported:
             return Choice(plain, False, f"plain path; not the fast one: {reason}")
-    check = compare(plain, fast, model, check_examples(features))
+    try:
+        check = compare(plain, fast, model, check_examples(features))
+    except RuntimeError as error:  # torch's own, of a kernel or of memory
+        return Choice(plain, False, f"plain path; the fast one fails on the first examples: {first_line(error)}")
     figures = f"loss {check.plain_loss:.6f} and {check.fast_loss:.6f}, gradients {check.difference:.1e} apart"
     if check.one_sided:
         figures += f", and {check.one_sided[0]} gets one on one path only"
     if not check.difference < LARGEST_DIFFERENCE[dtype]:
         return Choice(plain, False, f"plain path; the fast one differs on the first examples: {figures}")
+    if device.type == "cuda":
+        not_fused = gpu.why_not_fused(device)
+        name += f", its passes not fused ({not_fused})" if not_fused else ""
+        if not resumed:
+            plain_seconds, fast_seconds = (seconds_of_a_step(path, model, features) for path in (plain, fast))
+            times = f"{1000 * plain_seconds:.1f} and {1000 * fast_seconds:.1f} ms for the first step's gradients"
+            if fast_seconds >= plain_seconds:
+                return Choice(plain, False, f"plain path; the fast one is not faster here: {times}")
+            figures += f", {times}"
     return Choice(fast, True, f"{name}, held against the plain path on the first examples: {figures}")
 
 
@@ -175,17 +194,9 @@ def compare(plain: StepPath, fast: StepPath, model: Any, features: Sequence[Feat
     gradient."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     num_targets = sum(feature.num_targets for feature in features)
-    kept = {name: p.grad for name, p in trained.items()}
-    was_training = model.training
-    model.eval()
-    try:
-        with _random_B(trained):
-            plain_loss, expected = _gradients(plain, trained, features, num_targets)
-            fast_loss, found = _gradients(fast, trained, features, num_targets)
-    finally:
-        for name, p in trained.items():
-            p.grad = kept[name]
-        model.train(was_training)
+    with _restored(model, training=False), _random_B(trained):
+        plain_loss, expected = _gradients(plain, trained, features, num_targets)
+        fast_loss, found = _gradients(fast, trained, features, num_targets)
     one_sided = sorted(found.keys() ^ expected.keys())
     if one_sided:
         return Check(plain_loss, fast_loss, float("inf"), one_sided)
@@ -196,6 +207,38 @@ def compare(plain: StepPath, fast: StepPath, model: Any, features: Sequence[Feat
     return Check(plain_loss, fast_loss, (apart / length).item(), one_sided)
 
 
+def seconds_of_a_step(path: StepPath, model: Any, features: Sequence[Features]) -> float:
+    """Of forward and backward with dropout, on the model's GPU: the median of three after two, which compile."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    device = trained[0].device
+    seconds = []
+    with _restored(model, training=True), torch.random.fork_rng([device]):
+        for _ in range(5):
+            for p in trained:
+                p.grad = None
+            torch.cuda.synchronize(device)
+            began = time.perf_counter()
+            for batch in path.batches(features, range(len(features)), 0):
+                path.loss(batch.to(device)).loss_sum.backward()
+            torch.cuda.synchronize(device)
+            seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds[2:])
+
+
+@contextmanager
+def _restored(model: Any, *, training: bool) -> Iterator[None]:
+    """The model in this mode for a while; behind it its mode and gradients are what they were."""
+    kept = [(p, p.grad) for p in model.parameters() if p.requires_grad]
+    was_training = model.training
+    model.train(training)
+    try:
+        yield
+    finally:
+        for p, grad in kept:
+            p.grad = grad
+        model.train(was_training)
+
+
 def _gradients(
     path: StepPath, trained: Mapping[str, torch.nn.Parameter], features: Sequence[Features], num_targets: int
 ) -> tuple[float, dict[str, torch.Tensor]]:
@@ -203,8 +246,9 @@ def _gradients(
     for p in trained.values():
         p.grad = None
     mean_loss = 0.0
+    device = next(iter(trained.values())).device
     for batch in path.batches(features, range(len(features)), None):
-        loss = path.loss(batch).loss_sum / num_targets
+        loss = path.loss(batch.to(device)).loss_sum / num_targets
         loss.backward()
         mean_loss += loss.item()
     return mean_loss, {name: p.grad for name, p in trained.items() if p.grad is not None}

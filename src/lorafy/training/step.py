@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -93,4 +93,4 @@ class Stepper:
 
 def ignore_labels(batch: Batch) -> Batch:
     """The same inputs without targets: for a process that has no example in a step but must take part in it."""
-    return Batch(batch.inputs, torch.full_like(batch.labels, IGNORE_INDEX), batch.rows)
+    return replace(batch, labels=torch.full_like(batch.labels, IGNORE_INDEX))
