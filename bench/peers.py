@@ -1,4 +1,4 @@
-"""One peer's training in a process of its own: peft with transformers.Trainer, or trl. bench/speed.py starts it.
+"""One peer's training in a process of its own: peft with the Trainer, trl, or unsloth. bench/speed.py starts it.
 
     python bench/peers.py tuned-bf16 MODEL_FOLDER ROWS.jsonl [--batch-size 16] [--steps 60] [--seed 0]
 
@@ -12,12 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+if sys.argv[1:2] == ["unsloth"]:
+    import unsloth  # noqa: F401  # before transformers, which it changes
 
 import torch
 from datasets import Dataset
@@ -58,6 +62,7 @@ class Peer:
     cast: the whole model in bf16, adapters and their optimizer too, nothing autocast.
     packs: trl, which joins rows to sequences without padding.
     liger: liger-kernel's operations, on a GPU, where it is installed.
+    unsloth: its model and adapters in bf16, on a GPU, where it is installed; language models only.
     """
 
     pad_to: int | None = None
@@ -67,6 +72,7 @@ class Peer:
     cast: bool = False
     packs: bool = False
     liger: bool = False
+    unsloth: bool = False
 
 
 PEERS = {
@@ -77,6 +83,7 @@ PEERS = {
     "trl": Peer(packs=True, autocast=True),
     "tuned-liger": Peer(group_by_length=True, autocast=True, liger=True),
     "trl-liger": Peer(packs=True, autocast=True, liger=True),
+    "unsloth": Peer(group_by_length=True, autocast=True, unsloth=True),
 }
 
 
@@ -160,15 +167,37 @@ def make_trainer(
     padding = {"padding": "max_length", "max_length": peer.pad_to} if peer.pad_to else {}
     padding |= {"pad_to_multiple_of": peer.pad_to_multiple_of}
     collate = (DataCollatorForSeq2Seq if writes else DataCollatorWithPadding)(tokenizer, **padding)
-    if writes:
-        base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    else:
-        base = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2, dtype=torch.float32)
-    model = get_peft_model(base, lora(base.config.model_type))
+    model = make_unsloth_model(folder) if peer.unsloth else make_peft_model(folder, writes)
     if peer.cast:
         model.to(torch.bfloat16)
     settings = TrainingArguments(per_device_train_batch_size=batch_size, **arguments)
     return Trainer(model, settings, train_dataset=list(rows), data_collator=collate)
+
+
+def make_peft_model(folder: Path, writes: bool) -> Any:
+    if writes:
+        base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    else:
+        base = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2, dtype=torch.float32)
+    return get_peft_model(base, lora(base.config.model_type))
+
+
+def make_unsloth_model(folder: Path) -> Any:
+    """16-bit, without checkpointing, the recipe's dropout on: as all others here."""
+    from unsloth import FastLanguageModel
+
+    base, _ = FastLanguageModel.from_pretrained(
+        str(folder), max_seq_length=MAX_TOKENS, dtype=torch.bfloat16, load_in_4bit=False
+    )
+    return FastLanguageModel.get_peft_model(
+        base,
+        r=LORA["r"],
+        lora_alpha=LORA["alpha"],
+        lora_dropout=LORA["dropout"],
+        target_modules=LAYERS[base.config.model_type],
+        bias="none",
+        use_gradient_checkpointing=False,
+    )
 
 
 def make_packing_trainer(
