@@ -325,7 +325,7 @@ say(en=f"Ranks at the end, without that line: {forgotten[-1]}.", zh=f"没有那�
 #
 # $A$ 从随机数开始，$B$ 从零开始。LoRA+（Hayou 等，2024）指出，在很宽的层里，两者不该走得一样快，并且只改训练中的一行：
 #
-# $$\eta_B = \lambda\, \eta_A, \qquad \lambda > 1 \ \text{(often 16)}$$
+# $$\eta_B = \lambda\, \eta_A, \qquad \lambda > 1$$
 #
 # $\eta$ 是学习率，$\lambda$ 常取 16。在 torch 里，这就是同一个优化器的两个参数组。（peft 里有现成的：`peft.optimizers.create_loraplus_optimizer`。）
 

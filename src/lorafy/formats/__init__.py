@@ -55,9 +55,7 @@ def value_at(record: Any, path: str, *, whole: bool = False) -> Any:
 
     None where the path ends early.
     """
-    value, keys = record, path.split(".")
-    if isinstance(record, Mapping) and path in record:
-        keys = [path]
+    value, keys = record, [path] if isinstance(record, Mapping) and path in record else path.split(".")
     for position, key in enumerate(keys, start=1):
         value = value.get(key) if isinstance(value, Mapping) else None
         if isinstance(value, list) and not (whole and position == len(keys)):
