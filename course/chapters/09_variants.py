@@ -316,9 +316,9 @@ say(en=f"Ranks at the end, without that line: {forgotten[-1]}.", zh=f"没有那�
 #
 # $A$ starts random, $B$ starts at zero. LoRA+ (Hayou et al. 2024) shows that in wide layers the two should not move at the same speed, and changes one line of the training:
 #
-# $$\eta_B = \lambda\, \eta_A, \qquad \lambda > 1 \ \text{(often 16)}$$
+# $$\eta_B = \lambda\, \eta_A, \qquad \lambda > 1$$
 #
-# $\eta$ is the learning rate. In torch these are two groups in one optimizer. (peft has it ready: `peft.optimizers.create_loraplus_optimizer`.)
+# $\eta$ is the learning rate, and $\lambda$ is often 16. In torch these are two groups in one optimizer. (peft has it ready: `peft.optimizers.create_loraplus_optimizer`.)
 
 # %% [markdown] lang="zh"
 # ## 9.3 LoRA+：让 B 走快一点
