@@ -133,8 +133,8 @@ def _train(
     plan = StepPlan(len(features), config.train.batch_size, config.run.seed)
     num_steps = plan.num_steps(config.train.num_epochs, config.train.max_steps)
     scaler = torch.amp.GradScaler(accelerator.device.type, enabled=precision.scales_loss)
-    optimizer = make_optimizer(model, config.train)
     wrapped = accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
+    optimizer = make_optimizer(model, config.train)  # behind that, which may give parameters other memory
     step = run.named_step("last") if resume else None
     plain = PlainPath(wrapped, prepared.task, precision, config.train.micro_batch_size)
     path, is_fast = take_path(

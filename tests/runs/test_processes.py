@@ -73,7 +73,6 @@ def test_processes_that_do_not_see_each_other_are_refused(stoppable_recipe: Path
     assert "do not see each other" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_two_processes_train_as_one(stoppable_recipe: Path, tiny_bert: Path, tmp_path: Path, driver: str):
     """Dropout 0, batches of 9 that leave one process fewer examples, and a last batch of 2: equal to rounding."""
     base = without_dropout(tiny_bert, tmp_path / "base")
