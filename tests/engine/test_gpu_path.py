@@ -16,6 +16,7 @@ from families import FAMILIES
 
 from lorafy.engine import fast_path
 from lorafy.engine.fast_path import FastPath, read_network
+from lorafy.engine.packed import exactly
 from lorafy.kernels import gpu
 from lorafy.models.precision import Precision
 from lorafy.training import paths
@@ -30,7 +31,7 @@ CUDA = torch.device("cuda")
 def of_family(compiler: None, family_bases: dict[str, Path], ragged: dict[str, Path]) -> Callable[[str], Both]:
     def built(family: str) -> Both:
         both = build_both(family_bases[family], ragged[family], {"r": 5})
-        return replace(both, fast=replace(both.fast, ops=gpu))
+        return replace(both, fast=replace(both.fast, ops=gpu, round_rows=exactly))
 
     return cache(built)
 
@@ -67,7 +68,7 @@ def test_nothing_is_left_behind_and_nothing_is_waited_for(
     with pytest.MonkeyPatch.context() as patch:  # nested tensors ask a real device which kernel they have
         patch.setattr(gpu, "_ragged", lambda q, k, v, *rest: q + 0 * (k.sum() + v.sum()))
         network = read_network(model.get_base_model(), task, torch.bfloat16)
-        path = FastPath(network, task, gpu, recompute=recompute)
+        path = FastPath(network, task, gpu, round_rows=exactly, recompute=recompute)
         for batch in path.batches(features, range(len(features)), 3):
             path.loss(batch.to(torch.device("meta"))).loss_sum.backward()
     grads = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}

@@ -185,3 +185,19 @@ def cross_entropy_case(
         return [loss[None, None]]
 
     return Case(call, {"x": draw(num_rows, width, seed=9)}, {})
+
+
+PASSES = {
+    "add_norm": add_norm_case(29, 37, 0.1),
+    "add_norm, stream": add_norm_case(29, 37, 0.1, stream=True),
+    "add_norm, RMS": add_norm_case(29, 37, rms=True),
+    "gelu": activation_case(29, 37, "gelu"),
+    "gelu_tanh": activation_case(29, 37, "gelu_tanh"),
+    "gated silu": activation_case(29, 37, "silu", True),
+    "relu": activation_case(29, 37, "relu"),
+    "drop": drop_case(29, 37, 0.1),
+    "rotary": rotary_case(29, 3, 20, 40, normed=False),
+    "normed rotary": rotary_case(29, 3, 20, 40, normed=True),
+    "cross_entropy": cross_entropy_case(29, 20, 300, bias=True, unlabelled=3),
+}
+"""What lies between products and attention."""

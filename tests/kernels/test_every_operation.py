@@ -7,14 +7,10 @@ import torch
 from against_float64 import LAYOUTS, Case, Check, Layout, assert_close, every_type, outcome
 from cases import (
     GAPS,
+    PASSES,
     RAGGED,
-    activation_case,
-    add_norm_case,
     attention_case,
-    cross_entropy_case,
-    drop_case,
     lora_case,
-    rotary_case,
 )
 
 from lorafy.kernels import compiled, reference
@@ -23,17 +19,7 @@ EVERY = {
     "lora_linear": lora_case(29, 40, 67, 8, GAPS, 0.1),
     "attention": attention_case(RAGGED, 4, 2, 20, 0.1, causal=True),
     "attention in one": attention_case(RAGGED, 4, 4, 20, 0.1, apart=False),
-    "add_norm": add_norm_case(29, 37, 0.1),
-    "add_norm, stream": add_norm_case(29, 37, 0.1, stream=True),
-    "add_norm, RMS": add_norm_case(29, 37, rms=True),
-    "gelu": activation_case(29, 37, "gelu"),
-    "gelu_tanh": activation_case(29, 37, "gelu_tanh"),
-    "gated silu": activation_case(29, 37, "silu", True),
-    "relu": activation_case(29, 37, "relu"),
-    "drop": drop_case(29, 37, 0.1),
-    "rotary": rotary_case(29, 3, 20, 40, normed=False),
-    "normed rotary": rotary_case(29, 3, 20, 40, normed=True),
-    "cross_entropy": cross_entropy_case(29, 20, 300, bias=True, unlabelled=3),
+    **PASSES,
 }
 every_operation = pytest.mark.parametrize("case", EVERY.values(), ids=EVERY)
 every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])

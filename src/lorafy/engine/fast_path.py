@@ -17,16 +17,16 @@ from ..kernels.build import CannotBuild, load_library
 from ..kernels.nouns import Linear
 from ..kernels.peft_layer import FusedLinear
 from ..types import Batch, Features, LossOutput
-from .packed import MAX_TOKENS, cut, exactly, pack_sequences, pack_texts, rounded
+from .packed import MAX_TOKENS, Rounding, cut, exactly, pack_sequences, pack_texts, rounded
 from .weights import FLIPPED_PARAMETERS, Reader, Unsupported
 
-PACKERS: dict[str, Callable[..., Batch]] = {
+PACKERS: dict[str, Callable[[Sequence[Features], Sequence[int], int | None, Rounding], Batch]] = {
     "classification": pack_texts,
     "causal_lm": pack_sequences,
 }
 
 GPU_MAX_TOKENS = 16_384
-"""Of one micro-batch on a GPU, as on the plain path; activation checkpointing comes in where memory asks for it."""
+"""Of one micro-batch on a GPU, on either path; activation checkpointing comes in where memory asks for it."""
 
 
 class Network(Protocol):
@@ -40,7 +40,7 @@ class FastPath:
     """Batches without padding and their loss.
 
     ops: the operations, compiled or gpu, or the reference in a test. max_examples, max_tokens: of a micro-batch.
-    recompute: activation checkpointing.
+    round_rows: how many rows it gets. recompute: activation checkpointing.
     """
 
     network: Network
@@ -48,6 +48,7 @@ class FastPath:
     ops: ModuleType
     max_examples: int | None = None
     max_tokens: int = MAX_TOKENS
+    round_rows: Rounding = rounded
     recompute: bool = False
 
     def batches(self, features: Sequence[Features], numbers: Sequence[int], seed: int | None) -> list[Batch]:
@@ -56,7 +57,7 @@ class FastPath:
         pack = PACKERS[self.task]
         runs = cut([len(feature) for feature in features], self.max_examples, self.max_tokens)
         chosen = [([features[i] for i in run], [numbers[i] for i in run]) for run in runs]
-        return [pack(*examples, seed, exactly if self.ops is gpu else rounded) for examples in chosen]
+        return [pack(*examples, seed, self.round_rows) for examples in chosen]
 
     def loss(self, batch: Batch) -> LossOutput:
         """The SUM over targets, in fp32."""
@@ -73,7 +74,9 @@ def build_fast_path(
     ops = operations(dtype, device)
     bare = model.get_base_model() if isinstance(model, PeftModel) else model
     network = read_network(bare, task, dtype)
-    return FastPath(network, task, ops, max_examples, GPU_MAX_TOKENS if ops is gpu else MAX_TOKENS)
+    if ops is gpu:
+        return FastPath(network, task, ops, max_examples, GPU_MAX_TOKENS, exactly)
+    return FastPath(network, task, ops, max_examples)
 
 
 def build_fused_layers(model: Any, dtype: torch.dtype, device: torch.device) -> list[tuple[FusedLinear, Linear]]:

@@ -68,7 +68,7 @@ def pack_sequences(
 
     query_rows (Q,): the rows from each sequence's first target on, none of one without a target; query_starts (B + 1,)
     int32: where they begin. target_rows (K,): which of the query rows predict a target; labels (K,): that target. Q and
-    K are rounded up, the last rows being of no sequence and without label.
+    K go through `round_rows`, the last rows being of no sequence and without label.
     """
     inputs, longest = _tokens([feature.input_ids[:-1] for feature in features], numbers, seed, round_rows)
     starts = inputs["starts"].tolist()
@@ -99,8 +99,8 @@ def _tokens(
 ) -> tuple[dict[str, torch.Tensor], int]:
     """input_ids and position_ids (M,); starts (B + 1,) and, with a seed, keys (M,), int32. And the longest's tokens.
 
-    M is rounded up; rows behind the last sequence belong to none. numbers: which training examples these are; with
-    the seed and the token's place they decide every dropout mask.
+    M goes through `round_rows`; rows behind the last sequence belong to none. numbers: which training examples these
+    are; with the seed and the token's place they decide every dropout mask.
     """
     lengths = [len(one) for one in ids]
     total = sum(lengths)

@@ -220,9 +220,7 @@ def add_norm(
     keys: torch.Tensor | None,
     dtype: torch.dtype,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return _add_norm(
-        residual, y, norm.weight, norm.bias, norm.epsilon, norm.rms, dropout.p, dropout.site, keys, dtype
-    )  # fmt: skip
+    return _add_norm(residual, y, norm.weight, norm.bias, norm.epsilon, norm.rms, dropout.p, dropout.site, keys, dtype)
 
 
 @_one_pass
@@ -246,9 +244,7 @@ def _add_norm(
 
 
 def rotary(x: torch.Tensor, positions: Rotary) -> torch.Tensor:
-    return _rotary(
-        x, positions.cosine, positions.sine, positions.num_heads, positions.gammas, positions.epsilon
-    )  # fmt: skip
+    return _rotary(x, positions.cosine, positions.sine, positions.num_heads, positions.gammas, positions.epsilon)
 
 
 @_one_pass
@@ -286,14 +282,14 @@ class _CrossEntropy(Function):
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, linear: Linear, labels: torch.Tensor) -> Any:
-        one_chunk = _liger() if x.device.type == "cuda" else None
+        softmax = (x.is_cuda and _liger()) or _softmax
         losses, hits, grads = [], [], []
         step = max(16, LOGITS_BYTES // (linear.out_features * x.element_size()))
         for rows, targets in zip(x.split(step), labels.split(step), strict=True):
             logits = torch.mm(rows, linear.forward_weight())
             if linear.bias is not None:
                 logits += linear.bias.to(logits.dtype)
-            loss, hit, d_logits = (one_chunk or _softmax)(logits, targets)
+            loss, hit, d_logits = softmax(logits, targets)
             losses.append(loss)
             hits.append(hit)
             if ctx.needs_input_grad[0]:

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from ..contracts import Task
 from ..data.batches import micro_batches
-from ..engine.fast_path import build_fast_path, build_fused_layers
+from ..engine.fast_path import GPU_MAX_TOKENS, build_fast_path, build_fused_layers
 from ..engine.weights import Unsupported
 from ..kernels import gpu
 from ..kernels.gpu import first_line
@@ -24,7 +24,7 @@ from ..kernels.peft_layer import FusedLinear
 from ..models.precision import Precision
 from ..types import Batch, Features, LossOutput
 
-MAX_MICRO_BATCH_TOKENS = {"cpu": 4_096, "mps": 4_096, "cuda": 16_384}
+MAX_MICRO_BATCH_TOKENS = {"cpu": 4_096, "mps": 4_096, "cuda": GPU_MAX_TOKENS}
 """Padded tokens of one micro-batch: about 2.5 GB of activations for a BERT-base on a CPU. More is not faster there."""
 
 CHECK_EXAMPLES = 8
