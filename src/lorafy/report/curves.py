@@ -61,7 +61,7 @@ def draw_learning_rate(lines: list[dict[str, Any]], path: Path) -> Path | None:
         axes.plot(rate.x, scaled, color=GREEN, marker=lone_marker(rate))
         axes.set_ylabel(f"learning rate (× 10{str(exponent).translate(SUPERSCRIPT)})")
         axes.set_ylim(bottom=0)
-        headline(figure, f"Learning rate: at most {rate.y[top]:.3g}, at step {rate.x[top]:.0f}")
+        headline(figure, f"Highest logged learning rate: {rate.y[top]:.3g}, at step {rate.x[top]:.0f}")
         return save(figure, path)
 
 

@@ -18,8 +18,8 @@ MAX_MISTAKES = 25
 MAX_TEXT = 600
 
 CAPTIONS = {
-    "loss": "Loss per target: blue on the train split (the thin line is every logged step), orange on the "
-    "validation split.",
+    "loss": "Loss per target: blue on the train split (smoothed where a thin line shows every logged "
+    "step), orange on the validation split.",
     "accuracy": "Share of right answers. On the train split it is measured during the step, with dropout.",
     "learning_rate": "Learning rate of each logged step.",
     "hardware": "The training process, sampled while it ran. 100 % processor is one core at work.",

@@ -15,8 +15,8 @@ MAX_ANSWER = 400
 """Characters: an answer stands in a column, a prompt above them all."""
 
 CAPTIONS = {
-    "loss": "Loss per target token: blue on the train split (the thin line is every logged step), orange on the "
-    "validation split. The ring is the step that was kept.",
+    "loss": "Loss per target token: blue on the train split (smoothed where a thin line shows every logged "
+    "step), orange on the validation split. The ring is the step that was kept.",
     "accuracy": "Share of target tokens that the model ranks first, given the right text before them. On the train "
     "split it is measured during the step, with dropout. The ring is the step that was kept, for its loss.",
     "compare": "The same data, seed and evaluation for every method. A lower perplexity is better.",
