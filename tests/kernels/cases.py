@@ -37,7 +37,6 @@ def lora_case(
     *,
     bias: bool = True,
     in_first: bool = False,
-    flipped: bool = False,
     taller: int = 0,
 ) -> Case:
     """Each part drops at a site of its own and has its own scaling. taller: B has so many rows above and below those
@@ -58,13 +57,7 @@ def lora_case(
             rows = (taller, taller + width) if taller else None
             matrices, dropout = (inputs[f"A{i}"], inputs[f"B{i}"]), Dropout(p, (i + 1) * SITES)
             adapters.append(LoraPart(*matrices, 0.5 * (i + 1), dropout, start, rows))
-        linear = Linear(
-            stored,
-            None if biases is None else biases.to(single),
-            adapters,
-            in_first,
-            stored.t().contiguous() if flipped else None,
-        )
+        linear = Linear(stored, None if biases is None else biases.to(single), adapters, in_first)
         return [ops.lora_linear(inputs["x"], linear, keys)]
 
     return Case(call, {"x": draw(num_rows, num_in, seed=3)}, singles)
@@ -161,9 +154,7 @@ def rotary_case(num_rows: int, num_heads: int, width: int, rest: int, *, normed:
     return Case(call, {"x": draw(num_rows, num_heads * width + rest, seed=9)}, {})
 
 
-def cross_entropy_case(
-    num_rows: int, width: int, vocabulary: int, *, bias: bool = False, flipped: bool = False, unlabelled: int = 0
-) -> Case:
+def cross_entropy_case(num_rows: int, width: int, vocabulary: int, *, bias: bool = False, unlabelled: int = 0) -> Case:
     """unlabelled: so many rows at the end, and one at the start, have no label."""
     weight = draw(vocabulary, width, seed=1, scale=2 * width**-0.5)
     biases = draw(vocabulary, seed=2) if bias else None
@@ -173,13 +164,7 @@ def cross_entropy_case(
 
     def call(ops: Any, inputs: Tensors, dtype: torch.dtype) -> list[torch.Tensor]:
         single = torch.float32 if dtype == torch.bfloat16 else dtype
-        stored = weight.to(dtype)
-        linear = Linear(
-            stored,
-            None if biases is None else biases.to(single),
-            [],
-            flipped=stored.t().contiguous() if flipped else None,
-        )
+        linear = Linear(weight.to(dtype), None if biases is None else biases.to(single), [])
         loss, num_correct = ops.cross_entropy(inputs["x"], linear, labels)
         assert not num_correct.requires_grad
         return [loss[None, None]]

@@ -18,7 +18,7 @@ from ..kernels.nouns import Linear
 from ..kernels.peft_layer import FusedLinear
 from ..types import Batch, Features, LossOutput
 from .packed import MAX_TOKENS, Rounding, cut, exactly, pack_sequences, pack_texts, rounded
-from .weights import FLIPPED_PARAMETERS, Reader, Unsupported
+from .weights import Reader, Unsupported
 
 PACKERS: dict[str, Callable[[Sequence[Features], Sequence[int], int | None, Rounding], Batch]] = {
     "classification": pack_texts,
@@ -85,7 +85,7 @@ def build_fused_layers(model: Any, dtype: torch.dtype, device: torch.device) -> 
     layers = [module for module in model.modules() if isinstance(module, FusedLinear)]
     if not layers:
         raise Unsupported("there are no LoRA layers")
-    reader = Reader(dtype, flips(model))
+    reader = Reader(dtype)
     return [(layer, reader.linear(layer)) for layer in layers]
 
 
@@ -107,19 +107,13 @@ def operations(dtype: torch.dtype, device: torch.device) -> ModuleType:
         raise Unsupported(str(error)) from error
 
 
-def flips(model: Any) -> bool:
-    """Whether to keep transposed copies of the frozen weights: a GPU's products need none."""
-    parameters = list(model.parameters())
-    return parameters[0].device.type == "cpu" and sum(p.numel() for p in parameters) < FLIPPED_PARAMETERS
-
-
 def read_network(bare: Any, task: str, dtype: torch.dtype) -> Network:
     """Raises Unsupported where the model has or trains what the fast path does not know."""
     kind, known = bare.config.model_type.replace("-", "_"), plugin_names("engine/families")
     family = import_module(f".families.{kind}", __package__) if kind in known else None
     if family is None or task != family.TASK:
         raise Unsupported(f"it is not written for {kind} with {task} ({', '.join(known)})")
-    reader = Reader(dtype, flips(bare))
+    reader = Reader(dtype)
     network = family.read(bare, reader)
     used = {id(parameter) for parameter in reader.used}
     other = [name for name, p in bare.named_parameters() if p.requires_grad and id(p) not in used]

@@ -14,9 +14,6 @@ from transformers.pytorch_utils import Conv1D
 
 from ..kernels.nouns import NO_DROPOUT, SITES, Dropout, Linear, LoraPart, Norm
 
-FLIPPED_PARAMETERS = 500_000_000
-"""Below this a transposed copy of the frozen weights is kept too: forward products are a tenth faster (docs/log.md)."""
-
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
@@ -36,7 +33,6 @@ class Reader:
     """Turns modules into nouns, numbers the dropouts, and notes which trained parameters the fast path uses."""
 
     dtype: torch.dtype
-    flip: bool
     used: list[nn.Parameter] = field(default_factory=list)
     _sites: int = 0
 
@@ -65,15 +61,14 @@ class Reader:
             for module, start in zip(modules, starts, strict=True)
             if isinstance(module, PeftLinear)
         ]
-        flipped = weight.t().contiguous() if self.flip else None
-        return Linear(weight, bias, adapters, in_first, flipped)
+        return Linear(weight, bias, adapters, in_first)
 
     def columns(self, whole: Linear, start: int, end: int) -> Linear:
         """Some columns of a layer's output, as GPT-2's queries are of `c_attn`, with the same dropout masks."""
         weight = (whole.weight[:, start:end] if whole.in_first else whole.weight[start:end]).contiguous()
         bias = None if whole.bias is None else whole.bias[start:end].contiguous()
         parts = [replace(part, rows=(start, end)) for part in whole.parts]
-        return Linear(weight, bias, parts, whole.in_first, weight.t().contiguous() if self.flip else None)
+        return Linear(weight, bias, parts, whole.in_first)
 
     def _joined(self, bases: Sequence[Any], in_first: bool) -> torch.Tensor:
         weights = [base.weight.detach() for base in bases]
