@@ -158,8 +158,8 @@ def lora_linear(x: torch.Tensor, linear: Any, keys: Any) -> torch.Tensor:
     return compiled.lora_linear(x, replace(linear, parts=parts), keys)
 
 
-def add_norm(residual: torch.Tensor, y: Any, norm: Any, *settings: Any) -> Any:
-    return compiled.add_norm(residual, y, replace(norm, epsilon=norm.epsilon + 1e-2), *settings)
+def add_norm(residual: torch.Tensor, y: Any, norm: Any, *settings: Any, **more: Any) -> Any:
+    return compiled.add_norm(residual, y, replace(norm, epsilon=norm.epsilon + 1e-2), *settings, **more)
 
 
 def not_finite(x: torch.Tensor, *settings: Any) -> torch.Tensor:

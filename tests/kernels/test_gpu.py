@@ -172,7 +172,7 @@ def test_without_liger_it_is_ours() -> None:
 
 # ---- fused passes: the same code through torch.compile, here for a CPU
 
-FUSED = ["add_norm", "add_norm, stream", "add_norm, RMS", "gated silu", "drop", "normed rotary"]
+FUSED = ["add_norm", "add_norm, post", "add_norm, RMS", "gated silu", "drop", "normed rotary"]
 
 
 @pytest.fixture

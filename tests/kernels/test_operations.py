@@ -167,19 +167,19 @@ def test_scores_beyond_the_range_of_exp() -> None:
 @every_type
 @every_p
 @pytest.mark.parametrize("rms", [False, True])
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("post", [False, True])
 @pytest.mark.parametrize("both", [False, True])
 @pytest.mark.parametrize("num_rows, width", [(1, 37), (17, 16), (25, 100), (6, 768)])
-def test_add_and_norm(check: Check, p: float, rms: bool, stream: bool, both: bool, num_rows: int, width: int) -> None:
-    check(add_norm_case(num_rows, width, p, rms=rms, stream=stream, both=both))
+def test_add_and_norm(check: Check, p: float, rms: bool, post: bool, both: bool, num_rows: int, width: int) -> None:
+    check(add_norm_case(num_rows, width, p, rms=rms, post=post, both=both))
 
 
 @every_type
 @pytest.mark.parametrize("rms", [False, True])
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("post", [False, True])
 @pytest.mark.parametrize("both", [False, True])
-def test_a_norm_with_nothing_to_add(check: Check, rms: bool, stream: bool, both: bool) -> None:
-    check(add_norm_case(25, 37, rms=rms, stream=stream, both=both, with_y=False))
+def test_a_norm_with_nothing_to_add(check: Check, rms: bool, post: bool, both: bool) -> None:
+    check(add_norm_case(25, 37, rms=rms, post=post, both=both, with_y=False))
 
 
 @every_type

@@ -20,7 +20,7 @@ Head = Callable[[ModuleType, torch.Tensor, torch.Tensor | None], torch.Tensor]
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Frozen tables of words, positions and, maybe, token types; their sum is normed, then dropped.
+    """Frozen tables of words, positions and, maybe, token types; their sum is normed, then dropped: (M, H), float32.
 
     padding_id: where given, positions count from behind it, and tokens of this id are not counted (RoBERTa).
     """
@@ -32,13 +32,13 @@ class Embeddings:
     dropout: Dropout
     padding_id: int | None = None
 
-    def __call__(self, ops: ModuleType, inputs: Mapping[str, torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
+    def __call__(self, ops: ModuleType, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         total = functional.embedding(inputs["input_ids"], self.words)
         total = total + functional.embedding(self._places(inputs), self.positions)
         if self.types is not None:
             kinds = inputs.get("token_type_ids")
             total = total + (self.types[0] if kinds is None else functional.embedding(kinds, self.types))
-        _, x = ops.add_norm(total.float(), None, self.norm, NO_DROPOUT, None, dtype)
+        _, x = ops.add_norm(total.float(), None, self.norm, NO_DROPOUT, None, torch.float32)
         return ops.drop(x, self.dropout, inputs.get("keys"))
 
     def _places(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -70,8 +70,8 @@ class Layer:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Only the first token's state is read at the end, so the last layer computes it alone: exact, and an eighth of the
-    products of six layers less."""
+    """The residual stream is float32, as under autocast. Only the first token's state is read at the end, so the last
+    layer computes it alone: exact, and an eighth of the products of six layers less."""
 
     embeddings: Embeddings
     layers: Sequence[Layer]
@@ -91,40 +91,47 @@ class Encoder:
         starts, keys = inputs["starts"], inputs.get("keys")
         run = again if recompute else once
         with torch.no_grad():
-            x = self.embeddings(ops, inputs, self.dtype)
+            stream = self.embeddings(ops, inputs)
+            x = stream.to(self.dtype)
         for layer in self.layers[:-1]:
-            x = run(self._layer, ops, layer, x, self._sequences(starts, starts, batch.longest), keys)
+            stream, x = run(self._layer, ops, layer, stream, x, self._sequences(starts, starts, batch.longest), keys)
         last = self.layers[-1]
         assert last.q is not None and last.kv is not None
         first = starts[:-1].long()
-        first_x = x.index_select(0, first)
         first_keys = None if keys is None else keys[first]
         context = ops.attention(
-            ops.lora_linear(first_x, last.q, first_keys),
+            ops.lora_linear(x.index_select(0, first), last.q, first_keys),
             ops.lora_linear(x, last.kv, keys),
             self._sequences(starts, torch.arange(len(starts), dtype=starts.dtype, device=starts.device), batch.longest),
             last.attention_dropout,
             first_keys,
         )
-        x = self._rest(ops, last, first_x, context, first_keys)
+        _, x = self._rest(ops, last, stream.index_select(0, first), context, first_keys)
         return self.head(ops, x, first_keys)
 
     def _layer(
-        self, ops: ModuleType, layer: Layer, x: torch.Tensor, sequences: Sequences, keys: torch.Tensor | None
-    ) -> torch.Tensor:
+        self,
+        ops: ModuleType,
+        layer: Layer,
+        stream: torch.Tensor,
+        x: torch.Tensor,
+        sequences: Sequences,
+        keys: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """x: the stream in the products' dtype."""
         assert layer.qkv is not None
         qkv = ops.lora_linear(x, layer.qkv, keys)
         context = ops.attention(qkv, None, sequences, layer.attention_dropout, keys)
-        return self._rest(ops, layer, x, context, keys)
+        return self._rest(ops, layer, stream, context, keys)
 
     def _rest(
-        self, ops: ModuleType, layer: Layer, x: torch.Tensor, context: torch.Tensor, keys: torch.Tensor | None
-    ) -> torch.Tensor:
+        self, ops: ModuleType, layer: Layer, stream: torch.Tensor, context: torch.Tensor, keys: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         y = ops.lora_linear(context, layer.out, keys)
-        _, x = ops.add_norm(x, y, layer.first_norm, layer.out_dropout, keys, self.dtype)
+        stream, x = ops.add_norm(stream, y, layer.first_norm, layer.out_dropout, keys, self.dtype, post=True)
         inner = ops.activation(ops.lora_linear(x, layer.up, keys), self.activation)
         y = ops.lora_linear(inner, layer.down, keys)
-        return ops.add_norm(x, y, layer.second_norm, layer.down_dropout, keys, self.dtype)[1]
+        return ops.add_norm(stream, y, layer.second_norm, layer.down_dropout, keys, self.dtype, post=True)
 
     def _sequences(self, starts: torch.Tensor, query_starts: torch.Tensor, longest: int) -> Sequences:
         width = self.head_width

@@ -30,8 +30,8 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cross_entropy": (*[_POINTER] * 4, *[_INT] * 3),
     "attention": (*[_POINTER, _INT] * 4, _POINTER, *_SHAPE, *_KEYS),
     "attention_backward": (*[_POINTER, _INT] * 4, _POINTER, *[_POINTER, _INT] * 3, *_SHAPE, *_KEYS),
-    "add_norm": (_POINTER, _POINTER, _POINTER, _POINTER, _FLOAT, _INT, *[_POINTER] * 4, _INT, _INT, *_KEYS),
-    "add_norm_backward": (*[_POINTER] * 5, _INT, _POINTER, _POINTER, _INT, _INT, *_KEYS),
+    "add_norm": (*[_POINTER] * 4, _FLOAT, _INT, _INT, *[_POINTER] * 4, _INT, _INT, *_KEYS),
+    "add_norm_backward": (*[_POINTER] * 5, _INT, _INT, _POINTER, _POINTER, _INT, _INT, *_KEYS),
 }
 _SUFFIX = {torch.bfloat16: "bf16", torch.float32: "f32"}
 _KINDS = {"gelu": 0, "gelu_tanh": 1, "silu": 2, "relu": 3}
@@ -195,8 +195,9 @@ def add_norm(
     dropout: Dropout,
     keys: torch.Tensor | None,
     dtype: torch.dtype,
+    post: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return _AddNorm.apply(residual, y, norm, dropout, keys, dtype)
+    return _AddNorm.apply(residual, y, norm, dropout, keys, dtype, post)
 
 
 class _AddNorm(Function):
@@ -209,44 +210,38 @@ class _AddNorm(Function):
         dropout: Dropout,
         keys: torch.Tensor | None,
         dtype: torch.dtype,
+        post: bool,
     ) -> Any:
         ctx.set_materialize_grads(False)
         residual = residual.contiguous()
         y = None if y is None else y.contiguous()
-        total = torch.empty_like(residual)
+        stream = torch.empty_like(residual)
         out, normed = (torch.empty(residual.shape, dtype=dtype) for _ in range(2))
         rstd = torch.empty(residual.shape[0])
         _call(
-            "add_norm", _stream(residual.dtype, dtype), residual.data_ptr(), _pointer(y), norm.weight.data_ptr(),
-            _pointer(norm.bias), norm.epsilon, int(norm.rms), total.data_ptr(), out.data_ptr(), normed.data_ptr(),
+            "add_norm", _SUFFIX[dtype], residual.data_ptr(), _pointer(y), norm.weight.data_ptr(), _pointer(norm.bias),
+            norm.epsilon, int(norm.rms), int(post), stream.data_ptr(), out.data_ptr(), normed.data_ptr(),
             rstd.data_ptr(), *residual.shape, *_keys(dropout, keys),
         )  # fmt: skip
-        ctx.norm, ctx.dropout, ctx.keys, ctx.stream = norm, dropout, keys, residual.dtype
+        ctx.norm, ctx.dropout, ctx.keys, ctx.post = norm, dropout, keys, post
         ctx.save_for_backward(normed, rstd)
-        return total, out
+        return stream, out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, d_total: torch.Tensor | None, d_out: torch.Tensor | None) -> Any:
+    def backward(ctx: Any, d_stream: torch.Tensor | None, d_out: torch.Tensor | None) -> Any:
         normed, rstd = ctx.saved_tensors
         assert d_out is not None, "a norm whose output nobody reads"
         d_out = d_out.contiguous()
-        d_total = None if d_total is None else d_total.contiguous()
-        d_residual = torch.empty(normed.shape, dtype=ctx.stream)
-        same = ctx.stream == normed.dtype and (ctx.keys is None or ctx.dropout.p == 0)
-        d_y = torch.empty_like(normed) if ctx.needs_input_grad[1] and not same else None
+        d_stream = None if d_stream is None else d_stream.contiguous()
+        d_residual = torch.empty(normed.shape)
+        d_y = torch.empty_like(normed) if ctx.needs_input_grad[1] else None
         _call(
-            "add_norm_backward", _stream(ctx.stream, normed.dtype), d_out.data_ptr(), _pointer(d_total),
-            normed.data_ptr(), rstd.data_ptr(), ctx.norm.weight.data_ptr(), int(ctx.norm.rms), d_residual.data_ptr(),
+            "add_norm_backward", _SUFFIX[normed.dtype], d_out.data_ptr(), _pointer(d_stream), normed.data_ptr(),
+            rstd.data_ptr(), ctx.norm.weight.data_ptr(), int(ctx.norm.rms), int(ctx.post), d_residual.data_ptr(),
             _pointer(d_y), *normed.shape, *_keys(ctx.dropout, ctx.keys),
         )  # fmt: skip
-        if same and ctx.needs_input_grad[1]:
-            d_y = d_residual
-        return d_residual, d_y, None, None, None, None
-
-
-def _stream(residual: torch.dtype, rows: torch.dtype) -> str:
-    return _SUFFIX[rows] if residual == rows else f"{_SUFFIX[rows]}_{_SUFFIX[residual]}"
+        return d_residual, d_y, None, None, None, None, None
 
 
 def activation(x: torch.Tensor, kind: str, gated: bool = False) -> torch.Tensor:

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from ..types import IGNORE_INDEX
 from . import reference
-from .nouns import NO_DROPOUT, Dropout, Linear, Norm, Rotary, Sequences
+from .nouns import Dropout, Linear, Norm, Rotary, Sequences
 
 LOGITS_BYTES = 2**29
 """Of the language head at once: above 1,000 rows of a vocabulary of 150,000. Fewer rows are slower on a GPU."""
@@ -219,8 +219,10 @@ def add_norm(
     dropout: Dropout,
     keys: torch.Tensor | None,
     dtype: torch.dtype,
+    post: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return _add_norm(residual, y, norm.weight, norm.bias, norm.epsilon, norm.rms, dropout.p, dropout.site, keys, dtype)
+    settings = norm.epsilon, norm.rms, dropout.p, dropout.site
+    return _add_norm(residual, y, norm.weight, norm.bias, *settings, keys, dtype, post)
 
 
 @_one_pass
@@ -235,12 +237,9 @@ def _add_norm(
     site: int,
     keys: torch.Tensor | None,
     dtype: torch.dtype,
+    post: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    total = _wide(residual)
-    if y is not None:
-        total = total + reference.drop(_wide(y), Dropout(p, site), keys)
-    normed = reference.add_norm(total, None, Norm(weight, bias, epsilon, rms), NO_DROPOUT, None, dtype)[1]
-    return total.to(residual.dtype), normed
+    return reference.add_norm(residual, y, Norm(weight, bias, epsilon, rms), Dropout(p, site), keys, dtype, post)
 
 
 def rotary(x: torch.Tensor, positions: Rotary) -> torch.Tensor:

@@ -74,14 +74,21 @@ def add_norm(
     dropout: Dropout,
     keys: torch.Tensor | None,
     dtype: torch.dtype,
+    post: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """sum = residual + dropout(y), and its layer norm or RMS norm in `dtype`: (sum, normed), both (M, H)."""
-    total = residual if y is None else residual + drop(y, dropout, keys)
+    """The layer norm or RMS norm of residual + dropout(y): (the next residual, the normed rows), both (M, H).
+
+    residual: float32 beside a y of bfloat16, as under autocast. dtype: of the normed rows. The next residual is the sum
+    (pre-norm), or where `post` the normed rows (post-norm; Xiong et al. 2020, figure 1), not rounded to `dtype`.
+    """
+    total = residual if y is None else residual + drop(y.to(residual.dtype), dropout, keys)
     weight = norm.weight.to(total.dtype)
     if norm.rms:
-        return total, functional.rms_norm(total, weight.shape, weight, norm.epsilon).to(dtype)
-    bias = None if norm.bias is None else norm.bias.to(total.dtype)
-    return total, functional.layer_norm(total, weight.shape, weight, bias, norm.epsilon).to(dtype)
+        normed = functional.rms_norm(total, weight.shape, weight, norm.epsilon)
+    else:
+        bias = None if norm.bias is None else norm.bias.to(total.dtype)
+        normed = functional.layer_norm(total, weight.shape, weight, bias, norm.epsilon)
+    return normed if post else total, normed.to(dtype)
 
 
 def rotary(x: torch.Tensor, positions: Rotary) -> torch.Tensor:

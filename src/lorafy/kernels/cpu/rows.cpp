@@ -35,68 +35,70 @@ inline void activate(v16 x, v16& value, v16& slope) {
 }
 
 // sum = residual + dropout(y); out = (sum - mean) * rstd * gamma + beta (layer norm), or without mean and beta (RMS).
-// S is the type of the residual stream; `normed` is the row before gamma and beta.
-template <class T, class S>
-void add_norm(const S* residual, const T* y, const float* gamma, const float* beta, float epsilon, i64 rms, S* total,
-              T* out, T* normed, float* rstd, i64 M, i64 H, const Dropout dropout) {
-#pragma omp parallel
-    {
-        Scratch row(H);
-        float* z = row.data;
-#pragma omp for schedule(static)
-        for (i64 m = 0; m < M; m++) {
-            const u32 key = dropout.row(m);
-            v16 sums{}, squares{};
-            for (i64 k = 0; k < H; k += 16) {
-                v16 x = get(residual + m * H + k, H - k);
-                if (y) {
-                    const v16 added = get(y + m * H + k, H - k);
-                    x += dropout.keys ? added * dropout.factors(key, k) : added;
-                }
-                put(total + m * H + k, x, H - k);
-                store(z + k, x);
-                sums += x;
+// `normed` is the row before gamma and beta; `stream` the sum, or where `post` the same as `out`.
+template <class T>
+void add_norm(const float* residual, const T* y, const float* gamma, const float* beta, float epsilon, i64 rms,
+              i64 post, float* stream, T* out, T* normed, float* rstd, i64 M, i64 H, const Dropout dropout) {
+#pragma omp parallel for schedule(static)
+    for (i64 m = 0; m < M; m++) {
+        const u32 key = dropout.row(m);
+        float* z = stream + m * H;
+        v16 sums{}, squares{};
+        for (i64 k = 0; k < H; k += 16) {
+            v16 x = get(residual + m * H + k, H - k);
+            if (y) {
+                const v16 added = get(y + m * H + k, H - k);
+                x += dropout.keys ? added * dropout.factors(key, k) : added;
             }
-            const float mean = rms ? 0 : sum(sums) / H;
-            for (i64 k = 0; k < H; k += 16) {
-                v16 apart = load(z + k) - mean;
-                if (H - k < 16)
-                    for (i64 i = H - k; i < 16; i++) apart[i] = 0;
-                squares += apart * apart;
-            }
-            const float inverse = 1.0f / std::sqrt(sum(squares) / H + epsilon);
-            rstd[m] = inverse;
-            for (i64 k = 0; k < H; k += 16) {
-                const v16 x = (load(z + k) - mean) * inverse;
-                put(normed + m * H + k, x, H - k);
-                const v16 scaled = x * get(gamma + k, H - k);
-                put(out + m * H + k, beta ? scaled + get(beta + k, H - k) : scaled, H - k);
-            }
+            put(z + k, x, H - k);
+            sums += x;
+        }
+        const float mean = rms ? 0 : sum(sums) / H;
+        for (i64 k = 0; k < H; k += 16) {
+            v16 apart = get(z + k, H - k) - mean;
+            if (H - k < 16)
+                for (i64 i = H - k; i < 16; i++) apart[i] = 0;
+            squares += apart * apart;
+        }
+        const float inverse = 1.0f / std::sqrt(sum(squares) / H + epsilon);
+        rstd[m] = inverse;
+        for (i64 k = 0; k < H; k += 16) {
+            const v16 x = (get(z + k, H - k) - mean) * inverse;
+            put(normed + m * H + k, x, H - k);
+            v16 value = x * get(gamma + k, H - k);
+            if (beta) value += get(beta + k, H - k);
+            put(out + m * H + k, value, H - k);
+            if (post) put(z + k, value, H - k);
         }
     }
 }
 
-// d_residual = d_total + the norm's gradient for d_out; d_y = dropout's mask of it. d_total and d_y may be null.
-template <class T, class S>
-void add_norm_backward(const T* d_out, const S* d_total, const T* normed, const float* rstd, const float* gamma,
-                       i64 rms, S* d_residual, T* d_y, i64 M, i64 H, const Dropout dropout) {
+// d_residual = the sum's gradient for d_out and d_stream; d_y = dropout's mask of it. d_stream and d_y may be null.
+template <class T>
+void add_norm_backward(const T* d_out, const float* d_stream, const T* normed, const float* rstd, const float* gamma,
+                       i64 rms, i64 post, float* d_residual, T* d_y, i64 M, i64 H, const Dropout dropout) {
+    const float *d_value = post ? d_stream : nullptr, *d_sum = post ? nullptr : d_stream;
 #pragma omp parallel for schedule(static)
     for (i64 m = 0; m < M; m++) {
-        const T* g = d_out + m * H;
-        const T* x = normed + m * H;
+        const i64 row = m * H;
+        const auto scaled = [&](i64 k) {
+            v16 d = get(d_out + row + k, H - k);
+            if (d_value) d += get(d_value + row + k, H - k);
+            return d * get(gamma + k, H - k);
+        };
         v16 sums{}, products{};
         for (i64 k = 0; k < H; k += 16) {
-            const v16 d = get(g + k, H - k) * get(gamma + k, H - k);
+            const v16 d = scaled(k);
             sums += d;
-            products += d * get(x + k, H - k);
+            products += d * get(normed + row + k, H - k);
         }
         const float mean = rms ? 0 : sum(sums) / H, along = sum(products) / H, inverse = rstd[m];
         const u32 key = dropout.row(m);
         for (i64 k = 0; k < H; k += 16) {
-            v16 d = inverse * (get(g + k, H - k) * get(gamma + k, H - k) - mean - get(x + k, H - k) * along);
-            if (d_total) d += get(d_total + m * H + k, H - k);
-            put(d_residual + m * H + k, d, H - k);
-            if (d_y) put(d_y + m * H + k, dropout.keys ? d * dropout.factors(key, k) : d, H - k);
+            v16 d = inverse * (scaled(k) - mean - get(normed + row + k, H - k) * along);
+            if (d_sum) d += get(d_sum + row + k, H - k);
+            put(d_residual + row + k, d, H - k);
+            if (d_y) put(d_y + row + k, dropout.keys ? d * dropout.factors(key, k) : d, H - k);
         }
     }
 }
@@ -144,6 +146,17 @@ void activation_backward(const T* d_out, const T* x, T* d_x, i64 M, i64 H, i64 g
 }  // namespace
 
 #define FOR_TYPE(T, suffix)                                                                                            \
+    API void add_norm_##suffix(const float* residual, const T* y, const float* gamma, const float* beta, float epsilon, \
+                               i64 rms, i64 post, float* stream, T* out, T* normed, float* rstd, i64 M, i64 H, KEYS) { \
+        add_norm(residual, y, gamma, beta, epsilon, rms, post, stream, out, normed, rstd, M, H,                        \
+                 Dropout(keys, site, p));                                                                              \
+    }                                                                                                                  \
+    API void add_norm_backward_##suffix(const T* d_out, const float* d_stream, const T* normed, const float* rstd,     \
+                                        const float* gamma, i64 rms, i64 post, float* d_residual, T* d_y, i64 M, i64 H, \
+                                        KEYS) {                                                                        \
+        add_norm_backward(d_out, d_stream, normed, rstd, gamma, rms, post, d_residual, d_y, M, H,                      \
+                          Dropout(keys, site, p));                                                                     \
+    }                                                                                                                  \
     API void drop_##suffix(const T* x, T* out, i64 M, i64 H, KEYS) { drop(x, out, M, H, Dropout(keys, site, p)); }     \
     API void activation_##suffix(const T* x, T* out, i64 M, i64 H, i64 gated, i64 kind) {                              \
         (kind == GELU   ? activation<T, GELU>                                                                          \
@@ -158,18 +171,5 @@ void activation_backward(const T* d_out, const T* x, T* d_x, i64 M, i64 H, i64 g
                         : activation_backward<T, GELU_TANH>)(d_out, x, d_x, M, H, gated);                              \
     }
 
-#define FOR_STREAM(T, S, suffix)                                                                                            \
-    API void add_norm_##suffix(const S* residual, const T* y, const float* gamma, const float* beta, float epsilon,    \
-                               i64 rms, S* total, T* out, T* normed, float* rstd, i64 M, i64 H, KEYS) {                  \
-        add_norm(residual, y, gamma, beta, epsilon, rms, total, out, normed, rstd, M, H, Dropout(keys, site, p));                 \
-    }                                                                                                                  \
-    API void add_norm_backward_##suffix(const T* d_out, const S* d_total, const T* normed, const float* rstd,            \
-                                        const float* gamma, i64 rms, S* d_residual, T* d_y, i64 M, i64 H, KEYS) {      \
-        add_norm_backward(d_out, d_total, normed, rstd, gamma, rms, d_residual, d_y, M, H, Dropout(keys, site, p));               \
-    }
-
 FOR_TYPE(bf16, bf16)
 FOR_TYPE(float, f32)
-FOR_STREAM(bf16, bf16, bf16)
-FOR_STREAM(bf16, float, bf16_f32)
-FOR_STREAM(float, float, f32)
