@@ -19,7 +19,7 @@ from rich.console import Console
 from .adapters import files
 from .adapters.attach import count_parameters, hold_frozen_weights
 from .announce import announce_run, announce_trained
-from .assemble import BuiltModel, Prepared, build_model, prepare
+from .assemble import BuiltModel, Prepared, build_model, not_garbage, prepare
 from .config import RunConfig, config_tree, to_yaml
 from .config.schema import TrainSection, learning_rate
 from .contracts import Task, Tracker, load_plugin
@@ -43,8 +43,15 @@ from .types import ConfigError, DataError, Features, Interrupted, Problem, RunEr
 def run_training(config: RunConfig, run: RunDirectory, *, resume: bool, console: Console) -> None:
     """Trains in `run`, which is made here or, with `resume`, continued. The caller has named it in the config."""
     accelerator = make_accelerator()
-    quiet = console if accelerator.is_main_process else Console(quiet=True)
     prepared = prepare(config)
+    with not_garbage():
+        _train_prepared(config, run, prepared, accelerator, console, resume)
+
+
+def _train_prepared(
+    config: RunConfig, run: RunDirectory, prepared: Prepared, accelerator: Accelerator, console: Console, resume: bool
+) -> None:
+    quiet = console if accelerator.is_main_process else Console(quiet=True)
     if resume:
         _require_same_data(run, prepared)
     precision = choose_precision(config.model.dtype, accelerator.device)

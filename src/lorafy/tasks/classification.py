@@ -49,7 +49,7 @@ class Classification:
         """All of them pairs, or none."""
         index_of = {name: index for index, name in enumerate(self.label_names)}
         encoded = self._tokenize(examples, truncation=True)
-        token_types = None if examples[0].text_pair is None else encoded.get("token_type_ids")
+        token_types = encoded.get("token_type_ids")
         full = [i for i, ids in enumerate(encoded["input_ids"]) if len(ids) >= self.max_length]
         whole = self._tokenize([examples[i] for i in full], truncation=False)["input_ids"] if full else []
         cut = {i for i, ids in zip(full, whole, strict=True) if len(ids) > self.max_length}
@@ -66,12 +66,14 @@ class Classification:
         ]
 
     def _tokenize(self, examples: Sequence[Example], truncation: bool) -> Any:
+        """All of them pairs, or none: a text alone needs no token types."""
         pairs = [example.text_pair for example in examples if example.text_pair is not None]
         return self.tokenizer(
             [example.text for example in examples],
             pairs or None,
             truncation=truncation,
             max_length=self.max_length if truncation else None,
+            return_token_type_ids=None if pairs else False,
             return_attention_mask=False,
             verbose=False,
         )
