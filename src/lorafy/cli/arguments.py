@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 WITH_OVERRIDES = {"ignore_unknown_options": True}
 """Context settings of a verb with Overrides: what is none of its options, such as --lora_r 8, comes among them."""
@@ -60,6 +62,8 @@ PIPE_WIDTH = 120
 
 def messages(as_json: bool = False) -> Console:
     """Where people read: stdout, or stderr while stdout carries JSON."""
+    from rich.console import Console
+
     stream = sys.stderr if as_json else sys.stdout
     return Console(stderr=as_json, soft_wrap=True, width=None if stream.isatty() else PIPE_WIDTH)
 

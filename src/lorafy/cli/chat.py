@@ -23,7 +23,10 @@ LEAVE = ("exit", "quit", "/exit", "/quit")
 
 
 def chat(model: Model, overrides: Overrides = None, system: System = None, base: Base = False) -> None:
-    """Talk with a model: it streams, remembers, and /base and /tuned answer the same question. `exit` leaves."""
+    """Talk with a model, tuned and original.
+
+    It streams and remembers; /base and /tuned answer the same question. `exit` leaves.
+    """
     from ..api import load_language_model
     from ..types import ConfigError, Problem
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from .arguments import AsJson, Overrides, Recipe, messages, print_json
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 
 def compare(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """LoRA and full fine-tuning beside head only or the base: the same seed, data and evaluation, one table."""
+    """LoRA beside full fine-tuning and head only (or the base).
+
+    The same seed, data and evaluation; one table.
+    """
     from ..api import load_recipe
     from ..comparison_run import run_comparison
 
@@ -25,6 +28,8 @@ def compare(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False
 
 
 def print_rows(console: Console, rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
     from ..report.numbers import count, duration, method, size
 
     is_language = rows[0]["task"] == "causal_lm"

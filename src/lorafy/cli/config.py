@@ -8,7 +8,7 @@ from .arguments import AsJson, Overrides, Recipe, messages, print_json
 
 
 def config(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Show the recipe with every default filled in, and what each key means."""
+    """Show the recipe with every default, and what each key means."""
     from rich.table import Table
 
     from ..config import config_tree, load_config

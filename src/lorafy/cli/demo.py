@@ -17,7 +17,10 @@ def demo(
     output_dir: Annotated[Path, typer.Option("--output-dir", help="folder that gets the run")] = Path("runs"),
     as_json: AsJson = False,
 ) -> None:
-    """The embedded run: fine-tune MiniLM on bundled messages, evaluate, verify, predict. No network, about a minute."""
+    """Fine-tune the embedded MiniLM on bundled messages: a first run.
+
+    It evaluates, verifies and predicts too. No network, about a minute.
+    """
     from .. import demo as embedded
     from ..api import load_classifier, train
     from ..run_directory import next_run_name

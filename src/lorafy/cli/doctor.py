@@ -18,7 +18,7 @@ STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 def doctor(
     json_output: Annotated[bool, typer.Option("--json", help="print one JSON object on stdout")] = False,
 ) -> None:
-    """Check this machine: python, packages, torch, processor, memory, GPU and driver, disk, hub."""
+    """Check this machine: packages, processor, memory, GPU, disk, hub."""
     from dataclasses import asdict
 
     from rich.console import Console

@@ -7,7 +7,10 @@ from .results import exit_unless_verified, print_results
 
 
 def evaluate(model: Model, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Load from disk, merge, verify, and score the test split (else validation). Writes RUN/eval_results.json."""
+    """Load a run from disk, merge, verify, and score it.
+
+    On the test split, else validation. Writes RUN/eval_results.json.
+    """
     from ..api import evaluate
 
     results = evaluate(model, overrides or [], console=messages(as_json))

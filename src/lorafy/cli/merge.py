@@ -16,7 +16,7 @@ def merge(
     output: Annotated[Path, typer.Option("--output", help="a new folder for the merged model")],
     as_json: AsJson = False,
 ) -> None:
-    """Write base + adapter as one ordinary transformers model, and check it."""
+    """Write base + adapter as one transformers model, and check it."""
     from ..api import merge
 
     result = merge(model, output)

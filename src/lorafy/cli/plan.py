@@ -6,7 +6,10 @@ from .arguments import AsJson, Overrides, Recipe, messages, print_json
 
 
 def plan(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Show what training would do: data, layers, parameters, tokens, memory, time. Trains nothing."""
+    """Show what training would do, and what it takes.
+
+    Data, layers, parameters, tokens, memory, time. Trains nothing.
+    """
     from dataclasses import asdict
 
     from ..announce import announce_data, announce_model, announce_row

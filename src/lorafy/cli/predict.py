@@ -31,7 +31,7 @@ def predict(
     column: Annotated[str | None, typer.Option("--column", help="the input file's column of texts")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Classify texts: label, probability, and all probabilities with --json."""
+    """Classify texts: label and probability, with --json all of them."""
     from ..api import load_classifier
     from ..inference.tables import check_output, read_texts, write_predictions
 

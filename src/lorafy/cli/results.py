@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 MOST_CLASSES = 30
 SHOWN_SAMPLES, MOST_CHARACTERS = 3, 200
@@ -33,6 +33,9 @@ def print_results(console: Console, results: dict[str, Any]) -> None:
 
 def print_language_results(console: Console, results: dict[str, Any]) -> None:
     """The tuned model beside its base, then a question with both answers."""
+    from rich.table import Table
+    from rich.text import Text
+
     tuned, base = results["metrics"], results["base"]
     low, high = tuned["perplexity_interval"]
     console.print(
@@ -75,6 +78,8 @@ def _one_line(text: str) -> str:
 
 
 def print_class_results(console: Console, results: dict[str, Any]) -> None:
+    from rich.table import Table
+
     metrics = results["metrics"]
     low, high = metrics["accuracy_interval"]
     console.print(

@@ -16,7 +16,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="continue a run that was stopped")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune, then evaluate and verify what lies on disk, and draw the report."""
+    """Fine-tune, evaluate, verify what lies on disk, draw the report."""
     from ..api import is_main_process, train
 
     console = messages(as_json)
