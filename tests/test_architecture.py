@@ -16,7 +16,7 @@ SOURCE = Path(lorafy.__file__).parent
 
 FLOORS = {
     "types": 0, "contracts": 0, "cuda_wheels": 0,
-    "config": 1, "run_directory": 1, "environment": 1, "prompt": 1, "quiet": 1,
+    "config": 1, "run_directory": 1, "environment": 1, "prompt": 1, "quiet": 1, "garbage": 1,
     "formats": 2, "tasks": 2, "trackers": 2, "kernels": 2,
     "models": 3, "data": 3, "adapters": 3, "engine": 3,
     "training": 4, "evaluation": 4, "inference": 4, "report": 4, "preflight": 4,

@@ -5,9 +5,7 @@ Each part knows nothing of the others; api.py and the verbs build on what is ass
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -17,6 +15,7 @@ from .adapters.attach import ParameterCount, attach, count_parameters
 from .adapters.targets import TargetGroup, find_targets, group_targets
 from .config.schema import ModelSection, RunConfig
 from .data.corpus import Corpus, load_corpus
+from .garbage import none_collected
 from .models import embedded
 from .models.load import (
     BaseModel,
@@ -86,31 +85,8 @@ class Prepared:
 
 def prepare(config: RunConfig) -> Prepared:
     """Data, tokenizer, features and pre-flight. Raises every mistake found in data and model path together."""
-    with _no_garbage():
+    with none_collected():
         return _prepare(config)
-
-
-@contextmanager
-def not_garbage() -> Iterator[None]:
-    """What is there now stays until the end, so nobody looks for garbage in it: some hundred thousand objects of the
-    examples, half a second each time on all of SST-2."""
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
-@contextmanager
-def _no_garbage() -> Iterator[None]:
-    """Some hundred thousand objects are made, and all stay: looking for garbage among them is a quarter of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _prepare(config: RunConfig) -> Prepared:

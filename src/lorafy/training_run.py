@@ -19,12 +19,13 @@ from rich.console import Console
 from .adapters import files
 from .adapters.attach import count_parameters, hold_frozen_weights
 from .announce import announce_run, announce_trained
-from .assemble import BuiltModel, Prepared, build_model, not_garbage, prepare
+from .assemble import BuiltModel, Prepared, build_model, prepare
 from .config import RunConfig, config_tree, to_yaml
 from .config.schema import TrainSection, learning_rate
 from .contracts import Task, Tracker, load_plugin
 from .data.batches import StepPlan
 from .environment import describe_environment, package_version, processor_name
+from .garbage import kept_from_collection
 from .models.precision import Precision, choose_precision
 from .prompt import Renderer
 from .run_directory import RunDirectory, read_json, write_atomically, write_json, write_text
@@ -44,7 +45,7 @@ def run_training(config: RunConfig, run: RunDirectory, *, resume: bool, console:
     """Trains in `run`, which is made here or, with `resume`, continued. The caller has named it in the config."""
     accelerator = make_accelerator()
     prepared = prepare(config)
-    with not_garbage():
+    with kept_from_collection():
         _train_prepared(config, run, prepared, accelerator, console, resume)
 
 
