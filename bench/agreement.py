@@ -28,9 +28,10 @@ from safetensors.torch import load_file
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 import lorafy
-from lorafy.assemble import build_model, prepare
 from lorafy.config import RunConfig, parse_config
 from lorafy.data.batches import StepPlan
+from lorafy.workflows.build import build_model
+from lorafy.workflows.prepare import prepare
 from peers import LEARNING_RATE, LORA
 from work import VALIDATION_ROWS, read_sentences
 
@@ -54,7 +55,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         config = make_config(options.train, options.steps, options.batch_size, Path(name))
-        start = get_peft_model_state_dict(build_model(config, prepare(config).task).model)
+        start = get_peft_model_state_dict(build_model(prepare(config)).model)
         ours = train_with_lorafy(config)
         autocast = train_with_trainer(config, bf16=True, output=Path(name) / "autocast")
         float32 = train_with_trainer(config, bf16=False, output=Path(name) / "float32")
@@ -108,7 +109,7 @@ def train_with_lorafy(config: RunConfig) -> Trained:
 def train_with_trainer(config: RunConfig, bf16: bool, output: Path) -> Trained:
     """The model that lorafy builds from this recipe, before its first step, trained by transformers."""
     prepared = prepare(config)
-    model = build_model(config, prepared.task).model
+    model = build_model(prepared).model
     features = prepared.features["train"]
     plan = StepPlan(len(features), config.train.batch_size, config.run.seed)
     steps = config.train.max_steps

@@ -35,8 +35,8 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 
 from course.tokenizer import ByteLevelBPE  # noqa: E402
 from lorafy.data.splits import downsample, sample_stratified, split_stratified  # noqa: E402
-from lorafy.environment import describe_environment, package_version, processor_name  # noqa: E402
 from lorafy.evaluation.metrics import wilson_interval  # noqa: E402
+from lorafy.machine.environment import describe_environment, package_version, processor_name  # noqa: E402
 from lorafy.scratch import (  # noqa: E402
     SimpleGPTForClassification,
     SpamDataset,

@@ -65,8 +65,8 @@ def peer(recipe: Path, seed: int) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, Trainer, TrainingArguments, set_seed
 
-    from lorafy.assemble import prepare
     from lorafy.config import load_config
+    from lorafy.workflows.prepare import prepare
 
     prepared = prepare(load_config(recipe))
     rows = {

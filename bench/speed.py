@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from limit import flop_per_token
-from lorafy.environment import describe_environment, package_version
+from lorafy.machine.environment import describe_environment, package_version
 from peers import LEFT_OUT_STEPS, LORA, PEERS
 from work import DECODERS, ENCODERS, Work, make_work
 

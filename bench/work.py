@@ -25,9 +25,9 @@ from transformers import (
     Qwen3Config,
 )
 
-from lorafy.assemble import prepare
 from lorafy.config import parse_config
 from lorafy.types import Features
+from lorafy.workflows.prepare import prepare
 from peers import LEARNING_RATE, LEFT_OUT_STEPS, LORA, MAX_TOKENS
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -11,7 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lorafy.report.fonts import NO_CHINESE_FONT, find_family
-from lorafy.report.numbers import percent
+from lorafy.metrics.numbers import percent
 from lorafy.report.style import (
     BASE_FAMILY,
     BLUE,

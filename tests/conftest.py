@@ -117,11 +117,11 @@ def recipe(tmp_path: Path) -> Callable[..., Path]:
 def load_data() -> Callable[..., Any]:
     """`load_data(train=path, seed=1, **more of the data section)` gives the Corpus, or raises what the user sees."""
     from lorafy.config import parse_config
-    from lorafy.data.corpus import load_corpus
+    from lorafy.tasks import read_corpus
 
     def load(train: Path | str, *, seed: int = 42, **data: Any) -> Any:
         tree = {"run": {"seed": seed}, "model": {"path": "minilm"}, "data": {"train": train, **data}}
-        return load_corpus(parse_config(_plain(tree), "the test"), generative=False)
+        return read_corpus(parse_config(_plain(tree), "the test"), generative=False)
 
     return load
 

@@ -22,7 +22,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from lorafy.quiet import quiet_transformers
+from lorafy.machine.quiet import quiet_transformers
 from lorafy.types import Conversation, Message
 
 ARCHITECTURES = ["gpt2", "opt", "llama", "qwen3"]

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from language_models import save_language_model, write_rows
-from lorafy.adapters.files import MANIFEST, PROBE
+from lorafy.models.trained_files import MANIFEST, PROBE
 from lorafy.run_directory import RunDirectory
 from tiny_models import make_config
 from trained_runs import train

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
+import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,22 +14,27 @@ from pathlib import Path
 import pytest
 
 import lorafy
+from lorafy.config import RunConfig
+from lorafy.contracts import plugin_names
 
 SOURCE = Path(lorafy.__file__).parent
 
 FLOORS = {
-    "types": 0, "contracts": 0, "cuda_wheels": 0,
-    "config": 1, "run_directory": 1, "environment": 1, "prompt": 1, "quiet": 1, "garbage": 1,
-    "formats": 2, "tasks": 2, "trackers": 2, "kernels": 2,
-    "models": 3, "data": 3, "adapters": 3, "engine": 3,
-    "training": 4, "evaluation": 4, "inference": 4, "report": 4, "preflight": 4,
+    "types": 0, "contracts": 0,
+    "config": 1, "run_directory": 1, "machine": 1, "metrics": 1,
+    "formats": 2, "objectives": 2, "encoding": 2, "trackers": 2, "kernels": 2,
+    "models": 3, "data": 3, "engine": 3,
+    "training": 4, "evaluation": 4, "inference": 4, "report": 4, "preflight": 4, "adapters": 4,
+    "tasks": 5,
+    "workflows": 6,
 }  # fmt: skip
-"""DESIGN.md, section 3. What is not named here composes the others: floor 5."""
+"""docs/architecture.md, "The rooms". What is not named here calls the workflows: floor 7."""
 
+TOP = 7
 APART = {2, 3, 4}
 """On these floors a room imports no neighbour."""
 
-ONLY_TYPING = {("contracts", "config")}
+ONLY_TYPING = {("contracts", "config"), ("contracts", "metrics")}
 """The seams name sections of the tree in their signatures, and import them for the type checker alone."""
 
 ALONE = "scratch"
@@ -76,7 +84,7 @@ def test_imports_go_down_or_stay_in_the_room() -> None:
             there = room_of(name)
             if here == there or (here, there) in ONLY_TYPING:
                 continue
-            up, down = FLOORS.get(here, 5), FLOORS.get(there, 5)
+            up, down = FLOORS.get(here, TOP), FLOORS.get(there, TOP)
             if down > up or (down == up and up in APART):
                 wrong.append(f"{path.relative_to(SOURCE)}:{line}: {here} (floor {up}) imports {there} (floor {down})")
     assert wrong == []
@@ -135,12 +143,56 @@ def _names_encoding(call: ast.Call) -> bool:
     return any(keyword.arg == "encoding" for keyword in call.keywords)
 
 
+PUBLIC = {
+    "Answer", "Classifier", "ConfigError", "DataError", "Interrupted", "LanguageModel", "ModelError", "NonFiniteLoss",
+    "Prediction", "Run", "RunError", "UserError", "__version__", "evaluate", "load", "merge", "train", "verify",
+}  # fmt: skip
+
+
 def test_public_names() -> None:
-    assert sorted(lorafy.__all__) == ["Classifier", "Run", "evaluate", "load", "merge", "train", "verify"]
-    assert all(getattr(lorafy, name).__module__ == "lorafy.api" for name in lorafy.__all__)
-    assert set(lorafy.__all__) <= set(dir(lorafy))
+    assert set(lorafy.__all__) == PUBLIC == set(dir(lorafy))
+    for name in PUBLIC - {"__version__"}:
+        assert getattr(lorafy, name).__name__ == name
+    assert lorafy.__version__ == importlib.metadata.version("lorafy")
+    assert (SOURCE / "py.typed").is_file()
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         lorafy.trian  # noqa: B018
+
+
+TASK_NAMES = re.compile(r"causal_lm|CausalLM|isinstance\(.*(Classification|CausalLM)")
+METHOD_NAMES = re.compile(r'"(lora|full|none)"')
+KNOWS_TASKS = ("tasks/", "engine/families/", "config/")
+KNOWS_METHODS = ("adapters/", "config/schema.py")
+
+
+@pytest.mark.parametrize(("names", "homes"), [(TASK_NAMES, KNOWS_TASKS), (METHOD_NAMES, KNOWS_METHODS)])
+def test_nobody_else_knows_a_task_or_a_method_by_name(names: re.Pattern[str], homes: tuple[str, ...]) -> None:
+    wrong = []
+    for path in files():
+        place = path.relative_to(SOURCE).as_posix()
+        lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+        wrong += [f"{place}:{number}: {line.strip()}" for number, line in lines if names.search(line)]
+    assert [line for line in wrong if not line.startswith(homes)] == []
+
+
+@pytest.mark.parametrize("seam", ["tasks", "adapters"])
+def test_a_plug_in_is_named_in_no_other_room(seam: str) -> None:
+    """Not by import either: the rooms below are handed what they need."""
+    homes = {"tasks": {"tasks"}, "adapters": {"adapters"}}[seam]
+    wrong = []
+    for path in files():
+        here = room_of(module_of(path))
+        for line, name in imports(path):
+            if here not in homes and name.startswith(f"lorafy.{seam}."):
+                wrong.append(f"{path.relative_to(SOURCE)}:{line}: imports {name}")
+    assert wrong == []
+
+
+@pytest.mark.parametrize("seam", ["tasks", "adapters", "formats", "trackers"])
+def test_the_schema_names_every_plug_in(seam: str) -> None:
+    """So that the reference, editors and the refusal of a misspelt name know it."""
+    schema = json.dumps(RunConfig.model_json_schema())
+    assert [name for name in plugin_names(seam) if f'"{name}"' not in schema] == []
 
 
 @pytest.mark.parametrize("arguments", [None, ["--help"], ["train", "--help"], ["config", "no-such.yaml"]], ids=str)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pynvml
 import pytest
 
-from lorafy import environment
-from lorafy.cuda_wheels import WHEELS, markdown_table, parse_cuda, version_text, wheel_for, wheel_of_build
+from lorafy.machine import environment
+from lorafy.machine.cuda_wheels import WHEELS, markdown_table, parse_cuda, version_text, wheel_for, wheel_of_build
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,7 +32,8 @@ def test_the_description_is_json_and_names_what_a_report_needs():
 
 
 def test_nothing_is_imported_with_the_module():
-    code = "import sys, lorafy.environment, lorafy.doctor, lorafy.cli.doctor; print('torch' in sys.modules)"
+    modules = "lorafy.machine.environment, lorafy.workflows.doctor, lorafy.cli.doctor"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
     environ = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from lorafy.garbage import kept_from_collection
+from lorafy.machine.garbage import kept_from_collection
 
 
 def test_the_garbage_collector_is_given_back_what_a_run_kept_from_it() -> None:

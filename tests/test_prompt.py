@@ -11,7 +11,7 @@ import pytest
 from transformers import AutoTokenizer, GPT2TokenizerFast
 
 from language_models import assistant, byte_tokenizer, real_tokenizer, system, user
-from lorafy.prompt import Renderer, make_renderer
+from lorafy.encoding.prompt import Renderer, make_renderer
 from lorafy.types import DataError, Message, ModelError
 
 NAMES = ["gpt2", "opt", "qwen2", "qwen3", "stories"]

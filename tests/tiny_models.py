@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,11 @@ from transformers import (
     RobertaTokenizerFast,
 )
 
-from lorafy.assemble import BuiltModel, Prepared, build_model, prepare
 from lorafy.config import parse_config
-from lorafy.config.schema import RunConfig
+from lorafy.config.schema import ModelSection, RunConfig
+from lorafy.models.load import BaseModel, load_with_head
+from lorafy.workflows.build import BuiltModel, build_model
+from lorafy.workflows.prepare import Prepared, prepare
 
 WIDTH = 32
 LABELS = ["ham", "spam"]
@@ -114,7 +117,14 @@ def make_config(base: Path | str, train_file: Path | str, **sections: dict[str, 
 def build(config: RunConfig) -> tuple[BuiltModel, Prepared]:
     """The model that this recipe trains, before the first step."""
     prepared = prepare(config)
-    return build_model(config, prepared.task), prepared
+    return build_model(prepared), prepared
+
+
+def load_classifier(section: ModelSection, label_names: Sequence[str], pad_token_id: int, seed: int) -> BaseModel:
+    """The base as a classifier of these labels starts from it."""
+    names = dict(enumerate(label_names))
+    head = {"id2label": names, "label2id": {name: index for index, name in names.items()}}
+    return load_with_head(section, head, pad_token_id, seed)
 
 
 def move_trainable(model: Any, amount: float = 0.05) -> None:

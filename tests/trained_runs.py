@@ -10,11 +10,12 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from lorafy.adapters.files import WEIGHTS
 from lorafy.config.schema import RunConfig
+from lorafy.contracts import load_method, plugin_names
 from lorafy.run_directory import RunDirectory, read_jsonl
 from lorafy.training.display import ProgressDisplay
-from lorafy.training_run import run_training, with_run
+from lorafy.workflows.runs import with_run
+from lorafy.workflows.train import run_training
 
 MEASURED = {"seconds", "examples_per_second", "tokens_per_second", "memory_bytes"}
 """Fields of metrics.jsonl that a clock or the operating system decides."""
@@ -45,7 +46,8 @@ def kill_after(monkeypatch: Any, step: int, error: type[BaseException] = Killed)
 
 def trained_tensors(run: RunDirectory) -> dict[str, torch.Tensor]:
     assert run.trained is not None, f"{run.path} is not finished"
-    path = next(run.trained / name for name in WEIGHTS.values() if (run.trained / name).is_file())
+    files = [run.trained / load_method(name).weights for name in plugin_names("adapters")]
+    path = next(file for file in files if file.is_file())
     return load_file(path)
 
 

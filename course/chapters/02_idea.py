@@ -439,7 +439,7 @@ from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
 
 from lorafy.models.embedded import resolve
-from lorafy.quiet import quiet_transformers
+from lorafy.machine.quiet import quiet_transformers
 
 torch.manual_seed(123)
 with quiet_transformers():

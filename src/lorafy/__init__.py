@@ -6,16 +6,52 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import Classifier, Run, evaluate, load, merge, train, verify
+    __version__: str
+    from .api import Run, evaluate, load, merge, train, verify
+    from .inference.classify import Classifier, Prediction
+    from .inference.generate import Answer
+    from .inference.language_model import LanguageModel
+    from .types import ConfigError, DataError, Interrupted, ModelError, NonFiniteLoss, RunError, UserError
 
-__all__ = ["Classifier", "Run", "evaluate", "load", "merge", "train", "verify"]
+_HOMES = {
+    "api": ("Run", "evaluate", "load", "merge", "train", "verify"),
+    "inference.classify": ("Classifier", "Prediction"),
+    "inference.generate": ("Answer",),
+    "inference.language_model": ("LanguageModel",),
+    "types": ("ConfigError", "DataError", "Interrupted", "ModelError", "NonFiniteLoss", "RunError", "UserError"),
+}
+"""Where each public name is defined: they are loaded when they are first used, so that `import lorafy` and
+`lorafy --help` import no torch."""
+
+__all__ = [
+    "Answer",
+    "Classifier",
+    "ConfigError",
+    "DataError",
+    "Interrupted",
+    "LanguageModel",
+    "ModelError",
+    "NonFiniteLoss",
+    "Prediction",
+    "Run",
+    "RunError",
+    "UserError",
+    "__version__",
+    "evaluate",
+    "load",
+    "merge",
+    "train",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Public names are loaded when they are first used, so that `import lorafy` and `lorafy --help` import no torch."""
-    if name in __all__:
-        return getattr(importlib.import_module("lorafy.api"), name)
-    raise AttributeError(f"module 'lorafy' has no attribute '{name}'")
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("lorafy")
+    home = next((module for module, names in _HOMES.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"module 'lorafy' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"lorafy.{home}"), name)
 
 
 def __dir__() -> list[str]:

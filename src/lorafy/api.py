@@ -9,49 +9,30 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from rich.console import Console
 
-from . import assemble
-from .adapters import files
-from .assemble import Prepared
 from .config import RunConfig, load_config, parse_config
 from .config.flat import keys_of, override_name
 from .config.load import apply_overrides, normalise_overrides, resolve_paths
-from .config.schema import DEFAULT_SPLIT
+from .config.schema import DEFAULT_SPLIT, GenerationSection
 from .data.saved import save_encoded
 from .evaluation import verify as verification
-from .inference.classify import Prediction, classify
-from .models.precision import Precision
-from .report.html import write_report
-from .report.plots import draw_plots
-from .run_directory import (
-    RunDirectory,
-    next_run_name,
-    numbered_runs,
-    read_json,
-    read_jsonl,
-    write_atomically,
-    write_json,
-)
-from .scoring import score
-from .scoring import verify as verify_trained
-from .talking import LanguageModel
-from .tasks.classification import Classification
-from .trained import Trained, find_trained, load_trained, probe_inputs
+from .inference.trained import Trained
+from .models.trained_files import save_merged
+from .run_directory import RunDirectory, read_json, read_jsonl, write_atomically, write_json
 from .training.checkpoint import disk_faults
-from .training_run import (
-    config_differences,
-    evaluate_in_fresh_process,
-    join_processes,
-    run_training,
-    with_run,
-)
+from .training.processes import is_main_process, join_processes
 from .types import ConfigError, ModelError, Problem, RunError
-
-Recipe = RunConfig | Mapping[str, Any] | Path | str
+from .workflows.draw import draw_report
+from .workflows.evaluate import PLAIN, score
+from .workflows.evaluate import verify as verify_trained
+from .workflows.fresh_process import run_verb
+from .workflows.load import find_trained, load_trained
+from .workflows.prepare import Prepared
+from .workflows.prepare import prepare as prepare_recipe
+from .workflows.runs import Recipe, find_run, is_config_of_run, new_run, run_to_resume, with_run
+from .workflows.train import run_training
 
 
 @dataclass(frozen=True)
@@ -77,28 +58,6 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """metrics.jsonl: a record for each logged step and each validation."""
         return read_jsonl(self.directory.metrics)
-
-
-class Classifier:
-    """A trained model, merged and ready: `load("runs/demo-1").classify(["a text"])`."""
-
-    def __init__(self, trained: Trained):
-        trained.merge()
-        trained.place()
-        self._trained = trained
-
-    @property
-    def labels(self) -> list[str]:
-        return list(self._task.label_names)
-
-    def classify(self, texts: Sequence[str | tuple[str, str]]) -> list[Prediction]:
-        """One prediction a text; a pair of texts is a tuple."""
-        return classify(self._trained.model, self._task, texts, self._trained.precision)
-
-    @property
-    def _task(self) -> Classification:
-        assert isinstance(self._trained.task, Classification), "only a classifier classifies"
-        return self._trained.task
 
 
 def load_recipe(recipe: Recipe, overrides: Sequence[str] = ()) -> tuple[RunConfig, str]:
@@ -137,14 +96,14 @@ def train(
     console = console or Console(stderr=True)
     join_processes()
     config, stem = load_recipe(recipe, overrides)
-    run = _run_to_resume(recipe, config, stem) if resume else _new_run(config, stem)
+    run = run_to_resume(recipe, config, stem) if resume else new_run(config, stem)
     if resume and run.is_finished:
         console.print(f"{run.path} is finished: there is nothing to resume.")
     else:
         run_training(with_run(config, run.path), run, resume=resume, console=console)
     if is_main_process() and not run.eval_results.is_file():
         console.print("Evaluating and verifying from disk, in a fresh process ...")
-        evaluate_in_fresh_process(run)
+        run_verb("evaluate", run.path, "the evaluation", even_failed=True)
     PartialState().wait_for_everyone()
     return Run(run.path)
 
@@ -158,18 +117,10 @@ def prepare(recipe: Recipe, overrides: Sequence[str] = (), output: Path | None =
     if output is not None and output.exists():
         raise RunError(Problem(str(output), "is there already", "choose another --output"))
     config, _ = load_recipe(recipe, overrides)
-    prepared = assemble.prepare(config)
+    prepared = prepare_recipe(config)
     if output is not None:
         write_atomically(output, lambda target: save_encoded(prepared.corpus, prepared.features, target))
     return prepared
-
-
-def report(run: RunDirectory, console: Console) -> None:
-    """Draws plots/ and writes report.html from the run's files."""
-    drawn = draw_plots(run)
-    for note in drawn.notes:
-        console.print(note, style="yellow")
-    write_report(run, drawn)
 
 
 def evaluate(model: Path | str, overrides: Sequence[str] = (), *, console: Console | None = None) -> dict[str, Any]:
@@ -185,7 +136,7 @@ def evaluate(model: Path | str, overrides: Sequence[str] = (), *, console: Conso
     if own_data is not None:
         with disk_faults(run):
             write_json(run.eval_results, results)
-            report(run, console or Console(stderr=True))
+            draw_report(run, console or Console(stderr=True))
     return results
 
 
@@ -198,39 +149,41 @@ def verify(model: Path | str) -> dict[str, Any]:
     return checks
 
 
-def load(model: Path | str, overrides: Sequence[str] = ()) -> Classifier | LanguageModel:
-    """MODEL ready for use: a Classifier, or a LanguageModel with its run's `generation` settings and overrides.
+def load(model: Path | str, overrides: Sequence[str] = ()) -> Any:
+    """MODEL ready for use: a Classifier, or a LanguageModel with its run's `generation` settings and overrides, or what
+    else its task makes of it.
 
     MODEL is a run, an adapter folder, a model, or a recipe (which means its run). Raises ModelError where an adapter
     lies on another base than it was trained on.
     """
+    return _ready(model, overrides, None)
+
+
+def load_able(model: Path | str, ability: str, overrides: Sequence[str] = ()) -> Any:
+    """MODEL ready to do this: `predict` or `write`. Raises ModelError for one that cannot, with what it can do."""
+    return _ready(model, overrides, ability)
+
+
+VERBS = {"write": "ask it with lorafy generate or lorafy chat", "predict": "use lorafy predict"}
+"""What to do with a model of each ability."""
+
+
+def _ready(model: Path | str, overrides: Sequence[str], ability: str | None) -> Any:
     path = trained_path(model, overrides)
     trained = load_trained(path)
     _require_same_base(trained)
-    if trained.task.name == "causal_lm":
+    kind = trained.task.kind
+    if ability is not None and ability not in kind.abilities:
+        does = " or ".join(VERBS[known] for known in kind.abilities if known in VERBS)
+        raise ModelError(Problem(str(model), f"this is {kind.noun}", does or None))
+    if "write" in kind.abilities:
         config = _generation_config(Path(model), path, overrides)
-        return LanguageModel(trained, config.generation, config.run.seed)
-    _refuse_others(normalise_overrides(overrides), (), "a classifier")
+        return trained.task.ready(trained, config.generation, config.run.seed)
+    _refuse_others(normalise_overrides(overrides), (), kind.noun)
     if trained.folder is None and trained.base.new_parameters:
         fix = "train one first: lorafy train RECIPE"
         raise ModelError(Problem(str(model), "this model has no trained classification head", fix))
-    return Classifier(trained)
-
-
-def load_classifier(model: Path | str) -> Classifier:
-    """Raises ModelError for a language model."""
-    loaded = load(model)
-    if not isinstance(loaded, Classifier):
-        raise ModelError(Problem(str(model), "this is a language model", "ask it with lorafy generate or lorafy chat"))
-    return loaded
-
-
-def load_language_model(model: Path | str, overrides: Sequence[str] = ()) -> LanguageModel:
-    """Raises ModelError for a classifier."""
-    loaded = load(model, overrides)
-    if not isinstance(loaded, LanguageModel):
-        raise ModelError(Problem(str(model), "this model classifies texts, it does not write", "use lorafy predict"))
-    return loaded
+    return trained.task.ready(trained, GenerationSection(), 0)
 
 
 def trained_path(model: Path | str, overrides: Sequence[str] = ()) -> Path:
@@ -238,17 +191,19 @@ def trained_path(model: Path | str, overrides: Sequence[str] = ()) -> Path:
     path = Path(model)
     if path.suffix.lower() not in (".yaml", ".yml") or not path.is_file():
         return path
-    if _is_config_of_run(path):
+    if is_config_of_run(path):
         return path.parent
     config = load_config(path, overrides)
     if config.generation.model is not None:
         return Path(config.generation.model)
-    return _find_run(path, config, path.stem).path
+    return find_run(path, config, path.stem).path
 
 
 def _require_same_base(trained: Trained) -> None:
     manifest = trained.manifest
-    if manifest is None or manifest.method == "full" or manifest.base_fingerprint == trained.base.fingerprint:
+    if manifest is None or trained.method is None or not trained.method.keeps_base:
+        return
+    if manifest.base_fingerprint == trained.base.fingerprint:
         return
     name = manifest.model["path"]
     message = (
@@ -269,7 +224,7 @@ def _generation_config(model: Path, path: Path, overrides: Sequence[str]) -> Run
     recipe = model if model.is_file() else None if run is None else run.config
     if recipe is not None:
         return load_config(recipe, overrides)
-    tree: dict[str, Any] = {"model": {"path": str(path)}, "data": {"train": "none"}}  # the tree wants some data
+    tree: dict[str, Any] = {"model": {"path": str(path)}, "data": {"train": "unused"}}  # the tree wants some data
     return parse_config(tree, "the overrides", apply_overrides(tree, overrides), overrides)
 
 
@@ -281,14 +236,13 @@ def merge(model: Path | str, output: Path | str) -> dict[str, Any]:
     trained = load_trained(trained_path(model))
     if trained.folder is None:
         raise ModelError(Problem(str(model), "has no adapter to merge"))
-    inputs = probe_inputs(trained)
-    precision = Precision(torch.float32, torch.device("cpu"))
-    before = trained.logits(inputs, precision)
+    inputs = trained.probe()
+    before = trained.logits(inputs, PLAIN)
     trained.merge()
     if output.is_dir():
         output.rmdir()
-    write_atomically(output, lambda target: files.save_merged(trained.model, trained.task.tokenizer, target))
-    check = verification.check_merged(load_trained(output).logits(inputs, precision), before)
+    write_atomically(output, lambda target: save_merged(trained.model, trained.task.tokenizer, target))
+    check = verification.check_merged(load_trained(output).logits(inputs, PLAIN), before)
     return {"output": str(output), "verification": verification.as_result([check])}
 
 
@@ -327,52 +281,3 @@ def _data_config(path: Path, overrides: Sequence[str]) -> RunConfig:
         fix = "check the path; for a model of the hub also give data.test=FILE"
         raise ConfigError(Problem(str(path), "no such run or folder", fix))
     return parse_config(tree, "the overrides", problems)
-
-
-def _new_run(config: RunConfig, stem: str) -> RunDirectory:
-    output_dir = Path(config.run.output_dir)
-    names = [config.run.name or next_run_name(output_dir, stem)]
-    run = RunDirectory(output_dir / broadcast_object_list(names)[0])
-    if is_main_process():
-        run.require_free()
-    return run
-
-
-def _is_config_of_run(path: Path) -> bool:
-    run = RunDirectory(path.parent)
-    return run.is_run and run.config == path
-
-
-def _find_run(recipe: Recipe, config: RunConfig, stem: str) -> RunDirectory:
-    """The run that a recipe made: the one it names, else its highest number. Raises RunError where there is none."""
-    output_dir = Path(config.run.output_dir)
-    path = Path(recipe) if isinstance(recipe, Path | str) else None
-    if path is not None and path.is_dir():
-        run = RunDirectory(path)
-    elif path is not None and _is_config_of_run(path):
-        run = RunDirectory(path.parent)
-    elif config.run.name:
-        run = RunDirectory(output_dir / config.run.name)
-    else:
-        numbers = numbered_runs(output_dir, stem)
-        if not numbers:
-            raise RunError(Problem(str(output_dir), f"holds no run of {stem}", "train it first, without --resume"))
-        run = RunDirectory(output_dir / f"{stem}-{numbers[-1]}")
-    if not run.is_run:
-        raise RunError(Problem(str(run.path), "holds no run", "train it first, without --resume"))
-    return run
-
-
-def _run_to_resume(recipe: Recipe, config: RunConfig, stem: str) -> RunDirectory:
-    run = _find_run(recipe, config, stem)
-    differing = config_differences(config, load_config(run.config))
-    if differing:
-        message = f"the recipe differs from the run's in {', '.join(differing)}"
-        fix = f"a resumed run is the same run: lorafy train {run.path} --resume; or start a new one"
-        raise RunError(Problem(str(run.path), message, fix))
-    return run
-
-
-def is_main_process() -> bool:
-    """False in all but one of a launcher's processes: those train, and neither write nor print."""
-    return PartialState().is_main_process

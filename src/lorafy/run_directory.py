@@ -39,6 +39,11 @@ class RunDirectory:
     plots = property(lambda self: self.path / "plots")
     report = property(lambda self: self.path / "report.html")
 
+    def trained_folder(self, name: str) -> Path:
+        """Where a method writes that calls its folder so."""
+        folders = {path.name: path for path in (self.adapter, self.model, self.head)}
+        return folders[name]
+
     @property
     def trained(self) -> Path | None:
         """The folder that holds what was trained, whichever method it was; None while training is not finished."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import torch
@@ -13,19 +13,37 @@ IGNORE_INDEX = -100
 """The label of a target that takes no part in the loss (torch's cross_entropy default)."""
 
 
+Label = str | tuple[str, ...] | float | None
+"""What a text is labelled with, as its task reads it: one class, several classes, a number; None: nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One labelled text, before any tokenizer. `row` is its number in `source`, counted from 1."""
+    """One labelled text, before any tokenizer. `row` is its number in `source`, counted from 1.
+
+    A format leaves `label` as the file has it; the task that learns from it makes a Label of it (`TaskKind.accept`).
+    """
 
     text: str
-    label: str | None
+    label: Any
     source: str
     row: int
     text_pair: str | None = None
 
     @property
-    def content(self) -> tuple[str, str | None, str | None]:
+    def content(self) -> tuple[str, str | None, Label]:
+        """All that the example says: equal contents are equal data."""
         return self.text, self.text_pair, self.label
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes it belongs to; none where it is labelled with a number or with nothing."""
+        return (self.label,) if isinstance(self.label, str) else self.label if isinstance(self.label, tuple) else ()
+
+    @property
+    def stratum(self) -> str | None:
+        """The class that splits and samples keep in proportion; None where there is no single one."""
+        return self.label if isinstance(self.label, str) else None
 
     @property
     def key(self) -> tuple[str, str | None]:
@@ -50,10 +68,13 @@ class Conversation:
     row: int
 
     label: ClassVar[None] = None
-    """Splits and samples stratify by label; a conversation has none."""
+    classes: ClassVar[tuple[str, ...]] = ()
+    stratum: ClassVar[None] = None
+    """As of an Example: a conversation has no label."""
 
     @property
     def content(self) -> tuple[tuple[str, str], ...]:
+        """All that the conversation says: equal contents are equal data."""
         return tuple((message.role, message.content) for message in self.messages)
 
     @property
@@ -72,13 +93,14 @@ class Conversation:
 class Features:
     """One encoded example.
 
-    labels: of a text, the index of its class alone; of a sequence, one for each token (the token itself where it is
-        a target). IGNORE_INDEX where there is nothing to learn.
+    labels: of a text, what its task learns of it (the index of its class; 0.0 or 1.0 for each class; a number); of a
+        sequence, one for each token (the token itself where it is a target). IGNORE_INDEX among whole numbers, NaN
+        among the others: nothing to learn.
     row: its number in the user's file. A conversation may become several sequences of one row.
     """
 
     input_ids: list[int]
-    labels: list[int]
+    labels: list[int] | list[float]
     row: int
     token_type_ids: list[int] | None = None
     truncated: bool = False
@@ -88,7 +110,10 @@ class Features:
 
     @property
     def num_targets(self) -> int:
-        return sum(label != IGNORE_INDEX for label in self.labels)
+        """How many of the labels take part in the loss."""
+        if isinstance(self.labels[0], float):
+            return sum(label == label for label in self.labels)
+        return len(self.labels) - self.labels.count(IGNORE_INDEX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +134,8 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One micro-batch. `inputs` are (B, T) tensors, the model's keywords; `labels` is (B,) for classification,
-    (B, K) for language models (K supervised positions).
+    """One micro-batch. `inputs` are (B, T) tensors, the model's keywords; `labels` is (B,) or (B, C) for what texts are
+    labelled with, (B, K) for language models (K supervised positions).
 
     `rows` are the numbers of its examples in the user's file, so that an error can name them. `longest`: tokens of the
     longest sequence, T where they are padded.
@@ -122,30 +147,32 @@ class Batch:
     longest: int
 
     def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
         inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
         return replace(self, inputs=inputs, labels=self.labels.to(device, non_blocking=True))
 
 
 @dataclass(frozen=True, slots=True)
 class LossOutput:
-    """What a task makes of one micro-batch: sums over its targets, never means.
+    """What an objective makes of one micro-batch: sums over its targets, never means.
 
-    loss_sum: scalar, fp32, the SUM of the targets' cross-entropies.
-    num_correct: scalar, the targets whose best-scored class or token is the label.
+    loss_sum: scalar, fp32, the SUM of the targets' losses.
+    score_sum: scalar, the SUM of what the objective counts beside them (`Objective.score`): for cross-entropies the
+        targets whose best-scored class or token is the label.
     """
 
     loss_sum: torch.Tensor
-    num_correct: torch.Tensor
+    score_sum: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """One optimizer step, over all its micro-batches and all processes. `loss` is the mean over targets."""
+    """One optimizer step, over all its micro-batches and all processes. `loss` and `score` are means over targets."""
 
     step: int
     epoch: float
     loss: float
-    accuracy: float
+    score: float
     learning_rate: float
     grad_norm: float
     num_examples: int

@@ -6,6 +6,7 @@ import json
 import shutil
 import warnings
 from pathlib import Path
+from typing import NoReturn
 
 import peft
 import pytest
@@ -14,12 +15,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lorafy import load
-from lorafy.adapters import files
+from lorafy.contracts import load_method
 from lorafy.models.precision import Precision
 from lorafy.run_directory import RunDirectory
-from lorafy.trained import load_trained
-from lorafy.training_run import _save_trained
 from lorafy.types import ModelError
+from lorafy.workflows.load import load_trained
+from lorafy.workflows.save import write_trained
 from tiny_models import LABELS, build, logits_of, make_config, move_trainable
 from tolerances import FLOAT32_ROUNDING
 
@@ -30,11 +31,10 @@ TEXTS = ["win a free phone , call now", "see you at lunch", "ok"]
 
 def saved(base: Path, data: Path, folder: Path, method: str = "lora"):
     """A model that stands for a trained one, saved as a run saves it: (folder, logits, inputs)."""
-    config = make_config(base, data, adapter={"method": method})
-    built, prepared = build(config)
+    built, prepared = build(make_config(base, data, adapter={"method": method}))
     move_trainable(built.model)
     run = RunDirectory(folder)
-    _save_trained(config, run, prepared, built, CPU)
+    write_trained(run, prepared, built, CPU)
     batch = prepared.task.collate(prepared.features["validation"])
     assert run.trained is not None
     return run.trained, logits_of(built.model, batch.inputs), batch.inputs
@@ -110,7 +110,7 @@ def test_a_missing_tensor_is_named(base_models, sms_csv, tmp_path: Path, method:
         "lora": "base_model.model.bert.encoder.layer.1.attention.self.query.lora_B.weight",
         "none": "classifier.bias",
     }
-    change_tensors(folder / files.WEIGHTS[method], lambda tensors: tensors.pop(name[method]))
+    change_tensors(folder / load_method(method).weights, lambda tensors: tensors.pop(name[method]))
     with pytest.raises(ModelError) as caught:
         load_trained(folder)
     assert name[method] in str(caught.value)
@@ -119,7 +119,7 @@ def test_a_missing_tensor_is_named(base_models, sms_csv, tmp_path: Path, method:
 @pytest.mark.parametrize("method", ["lora", "none"])
 def test_a_tensor_too_many_is_named(base_models, sms_csv, tmp_path: Path, method: str):
     folder, *_ = saved(base_models["bert"], sms_csv, tmp_path, method)
-    change_tensors(folder / files.WEIGHTS[method], lambda tensors: tensors.update(extra=torch.ones(1)))
+    change_tensors(folder / load_method(method).weights, lambda tensors: tensors.update(extra=torch.ones(1)))
     with pytest.raises(ModelError, match="extra"):
         load_trained(folder)
 
@@ -127,7 +127,7 @@ def test_a_tensor_too_many_is_named(base_models, sms_csv, tmp_path: Path, method
 @pytest.mark.parametrize("method", ["lora", "full", "none"])
 def test_a_tensor_of_another_shape_is_named(base_models, sms_csv, tmp_path: Path, method: str):
     folder, *_ = saved(base_models["bert"], sms_csv, tmp_path, method)
-    path = folder / files.WEIGHTS[method]
+    path = folder / load_method(method).weights
     name = next(name for name in load_file(path) if name.endswith("classifier.weight"))
     change_tensors(path, lambda tensors: tensors.update({name: torch.ones(5, 32)}))
     with pytest.raises(ModelError, match=r"classifier\..*weight"):
@@ -137,7 +137,7 @@ def test_a_tensor_of_another_shape_is_named(base_models, sms_csv, tmp_path: Path
 def test_a_missing_tensor_of_a_full_model_is_named(base_models, sms_csv, tmp_path: Path):
     for name in ("classifier.bias", "bert.pooler.dense.weight", "bert.encoder.layer.0.output.dense.weight"):
         folder, *_ = saved(base_models["bert"], sms_csv, tmp_path / name, "full")
-        change_tensors(folder / files.WEIGHTS["full"], lambda tensors, name=name: tensors.pop(name))
+        change_tensors(folder / load_method("full").weights, lambda tensors, name=name: tensors.pop(name))
         with pytest.raises(ModelError) as caught:
             load_trained(folder)
         assert name in str(caught.value)
@@ -146,7 +146,7 @@ def test_a_missing_tensor_of_a_full_model_is_named(base_models, sms_csv, tmp_pat
 @pytest.mark.parametrize("method", ["lora", "full", "none"])
 def test_a_file_cut_short_is_an_error_and_no_traceback(base_models, sms_csv, tmp_path: Path, method: str):
     folder, *_ = saved(base_models["bert"], sms_csv, tmp_path, method)
-    path = folder / files.WEIGHTS[method]
+    path = folder / load_method(method).weights
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ModelError):
         load_trained(folder)
@@ -160,23 +160,27 @@ def test_the_adapter_names_its_base_as_others_know_it(base_models, sms_csv, tmp_
 
 
 def test_saving_leaves_the_model_as_it_is(base_models, sms_csv, tmp_path: Path):
-    config = make_config(base_models["bert"], sms_csv)
-    built, prepared = build(config)
+    built, prepared = build(make_config(base_models["bert"], sms_csv))
     move_trainable(built.model)
     before = {name: tensor.clone() for name, tensor in built.model.state_dict().items()}
-    _save_trained(config, RunDirectory(tmp_path), prepared, built, CPU)
+    write_trained(RunDirectory(tmp_path), prepared, built, CPU)
     assert all(torch.equal(tensor, before[name]) for name, tensor in built.model.state_dict().items())
 
 
 def test_switching_lora_off_leaves_the_trained_head(base_models, sms_csv, tmp_path: Path):
     folder, expected, inputs = saved(base_models["bert"], sms_csv, tmp_path)
-    model = load_trained(folder).model
-    files.set_lora_enabled(model, False)
-    off = logits_of(model, inputs)
+    trained = load_trained(folder)
+
+    def load_base() -> NoReturn:
+        raise AssertionError("the base is the model itself")
+
+    method = trained.method
+    assert method is not None
+    with method.as_base(trained.model, trained.base.head, load_base) as model:
+        off = logits_of(model, inputs)
     base = load_trained(folder).model
     for name, parameter in base.named_parameters():
         if ".lora_B." in name:
             parameter.data.zero_()
     assert torch.equal(off, logits_of(base, inputs)) and not torch.equal(off, expected)
-    files.set_lora_enabled(model, True)
-    assert torch.equal(logits_of(model, inputs), expected)
+    assert torch.equal(logits_of(trained.model, inputs), expected)

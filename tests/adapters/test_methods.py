@@ -9,10 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from lorafy.adapters.attach import hold_frozen_weights
-from lorafy.models.load import load_classifier
+from lorafy.models.parameters import hold_frozen_weights
 from lorafy.types import ModelError
-from tiny_models import LABELS, build, logits_of, make_config, move_trainable
+from tiny_models import LABELS, build, load_classifier, logits_of, make_config, move_trainable
 
 ARCHITECTURES = ["bert", "distilbert", "roberta", "gpt2"]
 HEADS = {

@@ -6,10 +6,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-import lorafy.doctor as checks
+import lorafy.workflows.doctor as checks
 from lorafy.cli.doctor import doctor, verdict
-from lorafy.doctor import Check, HubFacts
-from lorafy.environment import Gpu, NvidiaFacts, TorchFacts
+from lorafy.machine.environment import Gpu, NvidiaFacts, TorchFacts
+from lorafy.workflows.doctor import Check, HubFacts
 
 GIB = 2**30
 RTX_4090 = Gpu("NVIDIA GeForce RTX 4090", 24 * GIB, (8, 9))

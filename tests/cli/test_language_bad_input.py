@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from command_line import Outcome
 from language_models import SUMS, byte_tokenizer, make_language_model, save_language_model, write_rows
-from lorafy.quiet import quiet_transformers
+from lorafy.machine.quiet import quiet_transformers
 
 Verb = Callable[..., Outcome]
 ROWS = [{"text": question, "target": answer} for question, answer in SUMS]
@@ -114,8 +114,8 @@ def test_roles_out_of_order(refused, gpt2: Path, tmp_path: Path) -> None:
 def test_settings_without_effect_on_a_language_model(refused, gpt2: Path) -> None:
     shown = refused(gpt2, ROWS, labels=["a", "b"], balance="downsample", other={"adapter": {"method": "none"}})
     assert shown.splitlines()[0] == "3 problems:"
-    assert "data.labels: no effect on causal_lm\n    -> remove it" in shown
-    assert "data.balance: no effect on causal_lm" in shown
+    assert "data.labels: no effect on causal_lm with the format completion\n    -> remove it" in shown
+    assert "data.balance: no effect on causal_lm with the format completion" in shown
     assert "adapter.method: none trains a classification head: a language model has none" in shown
     assert "data.thinking: no effect: the chat template has no thinking mode" in refused(gpt2, ROWS, thinking=True)
 
@@ -123,9 +123,8 @@ def test_settings_without_effect_on_a_language_model(refused, gpt2: Path) -> Non
 @pytest.mark.parametrize("setting", [{"thinking": True}, {"system": "Be kind."}, {"train_on_prompt": True}], ids=str)
 def test_settings_without_effect_on_a_classifier(setting: dict[str, Any], refused, tiny_bert: Path) -> None:
     rows = [{"text": f"text {n}", "label": "ab"[n % 2]} for n in range(40)]
-    assert f"data.{next(iter(setting))}: no effect on classification\n    -> remove it" in refused(
-        tiny_bert, rows, **setting
-    )
+    message = f"data.{next(iter(setting))}: no effect on classification with the format labelled\n    -> remove it"
+    assert message in refused(tiny_bert, rows, **setting)
 
 
 def test_questions_and_answers_for_a_model_that_does_not_write(refused, tiny_bert: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -240,8 +241,10 @@ def test_plan_prints_a_row_and_what_of_it_is_trained(lorafy: Verb, language_base
 def test_evaluate_shows_base_beside_tuned(lorafy: Verb, parrot: Path) -> None:
     done = lorafy("evaluate", parrot)
     assert done.code == 0, done.stderr
-    assert "base:  Base." in done.stdout and "tuned: Tuned!" in done.stdout
-    assert "2 questions answered, 100% ended by themselves, 0% stopped in a loop" in done.stdout
+    assert "base: Base." in done.stdout and "tuned: Tuned!" in done.stdout
+    assert "2 prompts answered" in done.stdout
+    assert re.search(r"^ *ended \(.*?\) +100\.0 % +100\.0 % *$", done.stdout, re.MULTILINE), "both end by themselves"
+    assert re.search(r"^ *looped \(.*?\) +0\.0 % +0\.0 % *$", done.stdout, re.MULTILINE)
     assert done.stdout.count("ok ") == 5
     results = json.loads((parrot / "eval_results.json").read_text(encoding="utf-8"))
     generation = [results[name]["generation"]["exact_match"] for name in ("base", "metrics")]

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from lorafy.config import RunConfig, load_config, parse_config, to_yaml
-from lorafy.config.schema import learning_rate
 from lorafy.types import ConfigError
+from lorafy.workflows.prepare import Prepared
 
 GOOD: dict[str, Any] = {"model": {"path": "minilm"}, "data": {"train": "sms.csv"}}
 
@@ -246,10 +246,10 @@ def test_a_number_in_yaml_may_look_like_a_string(recipe: Callable[..., Path]) ->
 
 
 def test_the_learning_rate_follows_the_method() -> None:
-    rates = {
-        method: learning_rate(RunConfig.model_validate(GOOD | {"adapter": {"method": method}}))
-        for method in ("lora", "full", "none")
-    }
+    def learning_rate(tree: dict[str, Any]) -> float:
+        nothing: Any = None
+        return Prepared(RunConfig.model_validate(GOOD | tree), nothing, nothing, {}, []).learning_rate
+
+    rates = {method: learning_rate({"adapter": {"method": method}}) for method in ("lora", "full", "none")}
     assert rates["lora"] == 10 * rates["full"]
-    chosen = RunConfig.model_validate(GOOD | {"train": {"learning_rate": 0.25}})
-    assert learning_rate(chosen) == 0.25
+    assert learning_rate({"train": {"learning_rate": 0.25}}) == 0.25

@@ -107,11 +107,12 @@ def evaluated_before(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares each training its evaluation, which the first one has had."""
     results = (trained / "output" / "eval_results.json").read_text(encoding="utf-8")
 
-    def evaluate(run: RunDirectory) -> dict[str, Any]:
-        run.eval_results.write_text(results, encoding="utf-8")
+    def evaluate(verb: str, path: Path, what: str, *, even_failed: bool) -> dict[str, Any]:
+        assert verb == "evaluate" and even_failed
+        RunDirectory(path).eval_results.write_text(results, encoding="utf-8")
         return json.loads(results)
 
-    monkeypatch.setattr(api, "evaluate_in_fresh_process", evaluate)
+    monkeypatch.setattr(api, "run_verb", evaluate)
 
 
 @pytest.fixture
@@ -120,9 +121,11 @@ def asked_with(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[GenerationSecti
     seen: list[GenerationSection] = []
     generate = chatting.generate
 
-    def record(model: Any, task: Any, conversations: Any, settings: GenerationSection, *rest: Any, **named: Any) -> Any:
+    def record(
+        model: Any, encoder: Any, conversations: Any, settings: GenerationSection, *rest: Any, **named: Any
+    ) -> Any:
         seen.append(settings)
-        return generate(model, task, conversations, settings, *rest, **named)
+        return generate(model, encoder, conversations, settings, *rest, **named)
 
     monkeypatch.setattr(chatting, "generate", record)
     yield seen

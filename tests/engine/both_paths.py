@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from lorafy.adapters.attach import hold_frozen_weights
 from lorafy.engine.fast_path import FastPath, build_fast_path
 from lorafy.kernels import reference
+from lorafy.models.parameters import hold_frozen_weights
 from lorafy.models.precision import Precision
 from lorafy.training.paths import PlainPath, StepPath
 from lorafy.types import Features
@@ -62,7 +62,7 @@ def build_both(
     base: Path, data: Path, adapter: dict[str, Any], dtype: torch.dtype = torch.float32, **columns: Any
 ) -> Both:
     plain, features = build_plain(base, data, adapter, dtype, **columns)
-    return Both(plain.model, features, plain, build_fast_path(plain.model, plain.task.name, dtype, CPU, None))
+    return Both(plain.model, features, plain, build_fast_path(plain.model, plain.task.objective, dtype, CPU, None))
 
 
 def loss_and_gradients(

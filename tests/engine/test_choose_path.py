@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from lorafy.adapters.attach import hold_frozen_weights
 from lorafy.engine import fast_path
 from lorafy.engine.fast_path import FastPath
 from lorafy.kernels import compiled
 from lorafy.kernels.build import load_library
+from lorafy.models.parameters import hold_frozen_weights
 from lorafy.models.precision import Precision
+from lorafy.objectives.tokens import TokenCrossEntropy
 from lorafy.training.paths import CHECK_EXAMPLES, LARGEST_DIFFERENCE, Choice, PlainPath, check_examples, choose_path
 from lorafy.types import Features
 from tiny_models import build, logits_of, make_config
@@ -239,7 +240,8 @@ def test_a_model_that_tells_no_texts_apart_is_not_refused(tiny_bert: Path, sms_c
 
 def test_all_sequences_are_of_one_kind() -> None:
     sequences = [Features([1, 2, 3], [-100, 2, number], number) for number in range(12)]
-    assert check_examples(sequences) == sequences[:CHECK_EXAMPLES]
+    task: Any = SimpleNamespace(objective=TokenCrossEntropy())
+    assert check_examples(sequences, task) == sequences[:CHECK_EXAMPLES]
 
 
 # ---- the check leaves no trace

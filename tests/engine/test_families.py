@@ -114,7 +114,7 @@ def test_in_bfloat16_it_is_as_exact_as_the_model(
 def test_the_targets_that_it_counts_as_right(of_family: Built, family: str) -> None:
     both = of_family(family)
     counts = [
-        sum(int(path.loss(batch).num_correct) for batch in path.batches(both.features, range(len(both.features)), None))
+        sum(int(path.loss(batch).score_sum) for batch in path.batches(both.features, range(len(both.features)), None))
         for path in (both.plain, both.fast)
     ]
     assert counts[0] == counts[1]
@@ -203,7 +203,7 @@ def test_each_dropout_of_the_model_is_one_of_the_fast_path(dropping: Both) -> No
         setattr(module, attribute, 0.0)
 
     def losses() -> tuple[float, float]:
-        network = read_network(model.get_base_model(), dropping.plain.task.name, torch.float32)
+        network = read_network(model.get_base_model(), dropping.plain.task.objective.reads, torch.float32)
         found = []
         for path in (dropping.plain, replace(dropping.fast, network=network)):
             torch.manual_seed(0)

@@ -64,11 +64,11 @@ def test_nothing_is_left_behind_and_nothing_is_waited_for(
     """Tensors of `meta` refuse others beside them, and whoever asks for a value."""
     plain, features = build_plain(dropping_bases[family], ragged[family], {"r": 5, "dropout": 0.1}, torch.bfloat16)
     model = plain.model.to("meta")
-    task = plain.task.name
+    objective = plain.task.objective
     with pytest.MonkeyPatch.context() as patch:  # nested tensors ask a real device which kernel they have
         patch.setattr(gpu, "_ragged", lambda q, k, v, *rest: q + 0 * (k.sum() + v.sum()))
-        network = read_network(model.get_base_model(), task, torch.bfloat16)
-        path = FastPath(network, task, gpu, round_rows=exactly, recompute=recompute)
+        network = read_network(model.get_base_model(), objective.reads, torch.bfloat16)
+        path = FastPath(network, objective, gpu, round_rows=exactly, recompute=recompute)
         for batch in path.batches(features, range(len(features)), 3):
             path.loss(batch.to(torch.device("meta"))).loss_sum.backward()
     grads = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
@@ -163,8 +163,8 @@ def test_a_kernel_that_fails(
 def test_on_a_gpu_it_agrees_with_the_model(family_bases: dict[str, Path], ragged: dict[str, Path], family: str) -> None:
     plain, features = build_plain(family_bases[family], ragged[family], {"r": 5}, torch.bfloat16)
     plain = replace(plain, model=plain.model.to(CUDA), precision=Precision(torch.bfloat16, CUDA))
-    fast = fast_path.build_fast_path(plain.model, plain.task.name, torch.bfloat16, CUDA, None)
-    of_one_class = paths.check_examples(features)
+    fast = fast_path.build_fast_path(plain.model, plain.task.objective, torch.bfloat16, CUDA, None)
+    of_one_class = paths.check_examples(features, plain.task)
     assert compare(plain, fast, plain.model, of_one_class).difference < LARGEST_DIFFERENCE[torch.bfloat16]
 
 
@@ -176,7 +176,7 @@ def test_on_a_gpu_the_same_seed_gives_the_same_gradients(
 ) -> None:
     plain, features = build_plain(dropping_bases[family], ragged[family], {"r": 5, "dropout": 0.1}, torch.bfloat16)
     model = plain.model.to(CUDA).train()
-    fast = fast_path.build_fast_path(model, plain.task.name, torch.bfloat16, CUDA, None)
+    fast = fast_path.build_fast_path(model, plain.task.objective, torch.bfloat16, CUDA, None)
     found = []
     for path in (fast, fast.checkpointed() if recompute else fast):
         torch.manual_seed(7)

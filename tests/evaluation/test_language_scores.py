@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from language_models import byte_tokenizer, make_language_model, system, talk, user
+from lorafy.encoding.conversations import ConversationEncoder
+from lorafy.encoding.prompt import make_renderer
 from lorafy.evaluation.language import Asked, questions, samples, score
 from lorafy.inference.generate import Answer
 from lorafy.models.precision import Precision
-from lorafy.prompt import make_renderer
 from lorafy.tasks.causal_lm import CausalLM
 from lorafy.types import Conversation, Message
 
@@ -51,7 +52,7 @@ def written(text: str, **facts: Any) -> Answer:
 def test_metrics_of_a_model():
     tokenizer = byte_tokenizer()
     tokenizer.pad_token = tokenizer.eos_token
-    task = CausalLM(make_renderer(tokenizer), 128, 256, len(tokenizer))
+    task = CausalLM(ConversationEncoder(make_renderer(tokenizer), 128, 256), len(tokenizer))
     model = make_language_model("gpt2", task.vocab_size)
     encoded = task.encode(TALKS)
     asked = questions(TALKS, 3)
@@ -61,7 +62,7 @@ def test_metrics_of_a_model():
         assert [list(messages) for messages in conversations] == [list(each.messages) for each in asked]
         return answers
 
-    metrics, found = score(model, task, encoded, asked, write, PLAIN)
+    metrics, found = score(model, task.encoder, encoded, asked, write, PLAIN, task.max_tokens)
     assert found == answers
     measured = task.measure(model, encoded.features, PLAIN)
     assert metrics["loss"] == measured["loss"] and metrics["perplexity"] == measured["perplexity"]
@@ -73,7 +74,7 @@ def test_metrics_of_a_model():
     assert (generation["num_prompts"], generation["exact_match"]) == (3, 1 / 3)
     assert (generation["ended"], generation["looped"]) == (1 / 3, 1 / 3)
     assert generation["mean_new_tokens"] == (10 + 1 + 7) / 3
-    again, _ = score(model, task, encoded, [], write, PLAIN)
+    again, _ = score(model, task.encoder, encoded, [], write, PLAIN, task.max_tokens)
     assert again["generation"] is None and again["loss_interval"] == [low, high], "the bootstrap has its own seed"
 
 

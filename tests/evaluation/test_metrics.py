@@ -9,9 +9,8 @@ import pytest
 import torch
 from sklearn import metrics as sklearn
 
-from lorafy.evaluation.evaluate import worst_mistakes
-from lorafy.evaluation.metrics import classification_metrics, wilson_interval
-from lorafy.tasks.classification import quick_metrics
+from lorafy.evaluation.metrics import classification_metrics, quick_metrics, wilson_interval
+from lorafy.evaluation.mistakes import worst_mistakes
 from lorafy.types import Example
 from tolerances import BOOTSTRAP_SHARE, FOUR_DIGITS
 

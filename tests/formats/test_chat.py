@@ -12,7 +12,8 @@ from pyarrow import parquet
 
 from lorafy.config.schema import Columns, DataSection
 from lorafy.data.sources import read_source
-from lorafy.formats.chat import TASK, parse, recognises, resolve_columns
+from lorafy.formats.chat import parse, recognises, resolve_columns
+from lorafy.tasks import kinds
 from lorafy.types import Conversation, DataError
 
 NOTHING = Columns(text=None)
@@ -43,7 +44,7 @@ def refusal(record: dict[str, Any], answered: bool = True) -> str:
 
 
 def test_the_task_is_a_language_model() -> None:
-    assert TASK == "causal_lm"
+    assert [name for name, kind in kinds().items() if "chat" in kind.records.formats] == ["causal_lm"]
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from lorafy.config.schema import Columns
+from lorafy.config.schema import Columns, DataSection, ModelSection, RunConfig
+from lorafy.data.labelled import ClassRecords
 from lorafy.formats.labelled import label_text, parse, resolve_columns, value_at
-from lorafy.types import DataError
+from lorafy.types import DataError, Example
 
 NOTHING = Columns(text=None)
+RECIPE = RunConfig(model=ModelSection(path="minilm"), data=DataSection(train="a.jsonl"))
+
+
+def one(
+    record: dict[str, Any], columns: Columns, row: int = 1, label_names: Mapping[str, list[str]] | None = None
+) -> Example:
+    """A record as classification learns from it: the label by its one spelling."""
+    return ClassRecords().accept(parse(record, columns, "a.jsonl", row, label_names or {}), RECIPE)
 
 
 @pytest.mark.parametrize(
@@ -108,24 +118,28 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(
         ({"text": b"a", "label": 1}, "data.columns.text: 'text' holds bytes, not text (row 7)"),
         ({"text": [["a"]], "label": 1}, "data.columns.text: 'text' holds a list of lists"),
         ({"text": "a", "label": {"x": 1}}, "data.columns.label: 'label' holds an object with the keys x"),
-        ({"text": "a", "label": [1, 2]}, "data.columns.label: 'label' holds 2 labels (row 7)"),
+        (
+            {"text": "a", "label": [1, 2]},
+            "data.columns.label: a text holds 2 labels (row 7): one label a text is learned",
+        ),
+        ({"text": "a", "label": [[1]]}, "data.columns.label: 'label' holds a list of lists"),
     ],
 )
 def test_a_value_that_is_no_text_is_refused_rather_than_printed_into_the_data(
     record: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(DataError) as caught:
-        parse(record, Columns(text="text", label="label"), "a.jsonl", 7, {})
+        one(record, Columns(text="text", label="label"), 7)
     assert message in str(caught.value)
 
 
 def test_class_indices_become_their_names_and_minus_one_becomes_none() -> None:
     columns, names = Columns(text="text", label="label"), {"label": ["neg", "pos"]}
-    labels = [parse({"text": "a", "label": value}, columns, "s", 1, names).label for value in (0, 1, -1, 2, None)]
+    labels = [one({"text": "a", "label": value}, columns, label_names=names).label for value in (0, 1, -1, 2, None)]
     assert labels == ["neg", "pos", None, None, None]
 
 
 def test_a_missing_text_is_empty_and_a_number_is_its_digits() -> None:
     columns = Columns(text="text", text_pair="other", label="label")
-    first = parse({"text": None, "other": 3, "label": ["x"]}, columns, "s", 1, {})
+    first = one({"text": None, "other": 3, "label": ["x"]}, columns)
     assert (first.text, first.text_pair, first.label) == ("", "3", "x")

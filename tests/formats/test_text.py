@@ -7,14 +7,15 @@ from typing import Any
 import pytest
 
 from lorafy.config.schema import Columns
-from lorafy.formats.text import TASK, parse, recognises, resolve_columns
+from lorafy.formats.text import parse, recognises, resolve_columns
+from lorafy.tasks import kinds
 from lorafy.types import Conversation, DataError, Message
 
 NOTHING = Columns(text=None)
 
 
 def test_the_task_is_a_language_model() -> None:
-    assert TASK == "causal_lm"
+    assert [name for name, kind in kinds().items() if "text" in kind.records.formats] == ["causal_lm"]
 
 
 @pytest.mark.parametrize(

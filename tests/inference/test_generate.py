@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GenerationConfig, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM, GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from language_models import (
     ARCHITECTURES,
@@ -19,6 +19,8 @@ from language_models import (
     user,
 )
 from lorafy.config.schema import GenerationSection, ModelSection
+from lorafy.encoding.conversations import ConversationEncoder
+from lorafy.encoding.prompt import make_renderer
 from lorafy.inference.generate import (
     BATCH_SIZE,
     LONGEST_PERIOD,
@@ -29,10 +31,8 @@ from lorafy.inference.generate import (
     is_looping,
     stop_ids,
 )
-from lorafy.models.load import load_language_model, load_tokenizer
+from lorafy.models.load import load_whole, open_source
 from lorafy.models.precision import Precision
-from lorafy.prompt import make_renderer
-from lorafy.tasks.causal_lm import CausalLM
 from lorafy.types import DataError, Message
 
 PLAIN = Precision(torch.float32, torch.device("cpu"))
@@ -46,45 +46,45 @@ def greedy(max_new_tokens: int = 24, **settings: Any) -> GenerationSection:
     return GenerationSection(temperature=0.0, max_new_tokens=max_new_tokens, **settings)
 
 
-def make_task(name: str = "gpt2", context: int = 256, tokenizer: Any = None) -> CausalLM:
+def make_encoder(name: str = "gpt2", context: int = 256, tokenizer: Any = None) -> ConversationEncoder:
     tokenizer = byte_tokenizer(chat=name == "qwen3") if tokenizer is None else tokenizer
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return CausalLM(make_renderer(tokenizer), 128, context, len(tokenizer))
+    return ConversationEncoder(make_renderer(tokenizer), 128, context)
 
 
 @pytest.fixture(scope="module")
-def tellers() -> dict[str, tuple[Any, CausalLM]]:
+def tellers() -> dict[str, tuple[Any, ConversationEncoder]]:
     """Tiny models with weights large enough that their greedy texts do not repeat a byte at once."""
     made = {}
     for name in ARCHITECTURES:
-        task = make_task(name)
-        model = make_language_model(name, task.vocab_size)
+        encoder = make_encoder(name)
+        model = make_language_model(name, len(encoder.tokenizer))
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim == 2:
                     parameter *= 8
-        made[name] = (model, task)
+        made[name] = (model, encoder)
     return made
 
 
 @pytest.fixture(scope="module")
-def stories(shared_data: Path) -> tuple[Any, CausalLM]:
+def stories(shared_data: Path) -> tuple[Any, ConversationEncoder]:
     """The real pretrained Llama of 260,000 parameters."""
     section = ModelSection(path=str(shared_data / "stories260K" / "hf"))
-    tokenizer = load_tokenizer(section)
-    task = CausalLM(make_renderer(tokenizer), 512, 512, len(tokenizer))
-    return load_language_model(section, len(tokenizer)).model.eval(), task
+    tokenizer = open_source(section).tokenizer
+    encoder = ConversationEncoder(make_renderer(tokenizer), 512, 512)
+    return load_whole(section, AutoModelForCausalLM, len(tokenizer)).model.eval(), encoder
 
 
-def scripted(task: CausalLM, question: list[Message], ids: list[int]) -> Any:
+def scripted(encoder: ConversationEncoder, question: list[Message], ids: list[int]) -> Any:
     """A GPT-2 that writes these tokens behind this question: its layers add nothing, a position names a token."""
     config = GPT2Config(
-        vocab_size=task.vocab_size, n_embd=POSITIONS, n_layer=1, n_head=1, n_positions=POSITIONS,
-        tie_word_embeddings=False, bos_token_id=task.renderer.end_id, eos_token_id=task.renderer.end_id,
+        vocab_size=len(encoder.tokenizer), n_embd=POSITIONS, n_layer=1, n_head=1, n_positions=POSITIONS,
+        tie_word_embeddings=False, bos_token_id=encoder.renderer.end_id, eos_token_id=encoder.renderer.end_id,
     )  # fmt: skip
     model = GPT2LMHeadModel(config).eval()
-    start = len(task.renderer.question_ids(question)) - 1
+    start = len(encoder.renderer.question_ids(question)) - 1
     with torch.no_grad():
         for matrix in (model.transformer.wte, model.transformer.h[0].attn.c_proj, model.transformer.h[0].mlp.c_proj):
             matrix.weight.zero_()
@@ -95,10 +95,10 @@ def scripted(task: CausalLM, question: list[Message], ids: list[int]) -> Any:
     return model
 
 
-def plain_greedy(model: Any, task: CausalLM, messages: list[Message], most: int) -> list[int]:
+def plain_greedy(model: Any, encoder: ConversationEncoder, messages: list[Message], most: int) -> list[int]:
     """The likeliest token after the whole text so far, again and again: no cache, no padding, no library."""
-    ids, written = task.renderer.question_ids(messages), []
-    ends = stop_ids(model, task)
+    ids, written = encoder.renderer.question_ids(messages), []
+    ends = stop_ids(model, encoder)
     with torch.inference_mode():
         while len(written) < most:
             token = int(model(input_ids=torch.tensor([ids + written])).logits[0, -1].argmax())
@@ -110,21 +110,21 @@ def plain_greedy(model: Any, task: CausalLM, messages: list[Message], most: int)
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_batch_gives_the_greedy_tokens_of_each_prompt_alone(tellers, name: str):
-    model, task = tellers[name]
-    answers = generate(model, task, QUESTIONS, greedy(), PLAIN)
+    model, encoder = tellers[name]
+    answers = generate(model, encoder, QUESTIONS, greedy(), PLAIN)
     for question, answer in zip(QUESTIONS, answers, strict=True):
-        expected = plain_greedy(model, task, question, 24)
-        assert answer.text == task.tokenizer.decode(expected, skip_special_tokens=True)
+        expected = plain_greedy(model, encoder, question, 24)
+        assert answer.text == encoder.tokenizer.decode(expected, skip_special_tokens=True)
         assert answer.num_tokens == len(expected)
     assert len({answer.text for answer in answers}) > 1, "the test would not see two answers changed about"
 
 
 def test_a_batch_of_real_weights_gives_the_greedy_tokens_of_each_prompt_alone(stories):
-    model, task = stories
+    model, encoder = stories
     many = QUESTIONS * 5  # more than one batch
     assert len(many) > BATCH_SIZE
-    answers = generate(model, task, many, greedy(40), PLAIN)
-    expected = [task.tokenizer.decode(plain_greedy(model, task, question, 40)) for question in QUESTIONS]
+    answers = generate(model, encoder, many, greedy(40), PLAIN)
+    expected = [encoder.tokenizer.decode(plain_greedy(model, encoder, question, 40)) for question in QUESTIONS]
     assert [answer.text for answer in answers] == expected * 5
     assert all(len(text) > 20 for text in expected)
 
@@ -132,36 +132,36 @@ def test_a_batch_of_real_weights_gives_the_greedy_tokens_of_each_prompt_alone(st
 @pytest.mark.parametrize("name", ["gpt2", "qwen3"])
 def test_a_batch_with_a_repetition_penalty_is_as_each_alone(tellers, name: str):
     """Padding is GPT-2's end token: were it counted as written, short prompts would find no end."""
-    model, task = tellers[name]
+    model, encoder = tellers[name]
     settings = greedy(16, repetition_penalty=1.5)
-    together = generate(model, task, QUESTIONS, settings, PLAIN)
-    assert together == [generate(model, task, [question], settings, PLAIN)[0] for question in QUESTIONS]
+    together = generate(model, encoder, QUESTIONS, settings, PLAIN)
+    assert together == [generate(model, encoder, [question], settings, PLAIN)[0] for question in QUESTIONS]
 
 
 def test_padding_does_not_make_the_end_less_likely():
     """A model for which the end is the likeliest token, by little."""
-    task = make_task()
-    model = make_language_model("gpt2", task.vocab_size)
+    encoder = make_encoder()
+    model = make_language_model("gpt2", len(encoder.tokenizer))
     model.lm_head.weight = torch.nn.Parameter(torch.zeros_like(model.lm_head.weight))
-    scores = torch.full((task.vocab_size,), -5.0)
-    scores[task.renderer.end_id], scores[task.tokenizer("x")["input_ids"][0]] = 2.0, 1.9
+    scores = torch.full((len(encoder.tokenizer),), -5.0)
+    scores[encoder.renderer.end_id], scores[encoder.tokenizer("x")["input_ids"][0]] = 2.0, 1.9
     model.lm_head.bias = torch.nn.Parameter(scores)
-    answers = generate(model, task, [[user("q")], [user("q" * 90)]], greedy(4, repetition_penalty=1.3), PLAIN)
+    answers = generate(model, encoder, [[user("q")], [user("q" * 90)]], greedy(4, repetition_penalty=1.3), PLAIN)
     assert [answer.ended for answer in answers] == [True, True]
 
 
 def test_greedy_is_deterministic_and_no_seed_moves_it(stories):
-    model, task = stories
-    texts = {generate(model, task, QUESTIONS[:1], greedy(), PLAIN, seed=seed)[0].text for seed in (0, 0, 1)}
+    model, encoder = stories
+    texts = {generate(model, encoder, QUESTIONS[:1], greedy(), PLAIN, seed=seed)[0].text for seed in (0, 0, 1)}
     assert len(texts) == 1
 
 
 def test_sampling_is_reproduced_by_its_seed(stories):
-    model, task = stories
+    model, encoder = stories
     settings = GenerationSection(temperature=1.0, top_p=0.95, max_new_tokens=24)
 
     def sample(seed: int) -> list[Answer]:
-        return generate(model, task, QUESTIONS, settings, PLAIN, seed=seed)
+        return generate(model, encoder, QUESTIONS, settings, PLAIN, seed=seed)
 
     first = sample(1)
     torch.rand(3)  # what was drawn before has no part in it
@@ -174,8 +174,8 @@ def test_sampling_is_reproduced_by_its_seed(stories):
 
 def test_the_makers_generation_settings_do_not_shape_our_text(stories):
     """Llama, Qwen and others ship sampling settings; temperature 0 is greedy whatever they say."""
-    model, task = stories
-    expected = generate(model, task, QUESTIONS, greedy(), PLAIN)
+    model, encoder = stories
+    expected = generate(model, encoder, QUESTIONS, greedy(), PLAIN)
     own = model.generation_config
     try:
         model.generation_config = GenerationConfig(
@@ -183,7 +183,7 @@ def test_the_makers_generation_settings_do_not_shape_our_text(stories):
             eos_token_id=own.eos_token_id, bos_token_id=own.bos_token_id, no_repeat_ngram_size=2, num_beams=2,
             min_new_tokens=9, suppress_tokens=[13, 29, 31],
         )  # fmt: skip
-        assert generate(model, task, QUESTIONS, greedy(), PLAIN) == expected
+        assert generate(model, encoder, QUESTIONS, greedy(), PLAIN) == expected
     finally:
         model.generation_config = own
 
@@ -193,23 +193,23 @@ def test_the_makers_generation_settings_do_not_shape_our_text(stories):
 
 def test_it_stops_at_the_trained_end_whatever_the_maker_calls_the_end():
     """ChatML's <|im_end|> was trained, the base's own end is <|endoftext|>: both end, and none is part of the text."""
-    task = make_task("qwen3")
+    encoder = make_encoder("qwen3")
     question = [user("q")]
-    own = task.tokenizer.convert_tokens_to_ids("<|endoftext|>")
-    for end in (task.renderer.end_id, own):
+    own = encoder.tokenizer.convert_tokens_to_ids("<|endoftext|>")
+    for end in (encoder.renderer.end_id, own):
         model = scripted(
-            task, question, [*task.tokenizer("Done.")["input_ids"], end, *task.tokenizer("No!")["input_ids"]]
+            encoder, question, [*encoder.tokenizer("Done.")["input_ids"], end, *encoder.tokenizer("No!")["input_ids"]]
         )
         model.generation_config.eos_token_id = own
-        assert stop_ids(model, task) == {task.renderer.end_id, own}
-        (answer,) = generate(model, task, [question], greedy(), PLAIN)
+        assert stop_ids(model, encoder) == {encoder.renderer.end_id, own}
+        (answer,) = generate(model, encoder, [question], greedy(), PLAIN)
         assert answer == Answer("Done.", 5, ended=True, looped=False) and answer.remark is None
 
 
 def test_an_answer_cut_short_says_so():
-    task, question = make_task(), [user("q")]
-    model = scripted(task, question, task.tokenizer("One two three four.")["input_ids"])
-    (answer,) = generate(model, task, [question], greedy(7), PLAIN)
+    encoder, question = make_encoder(), [user("q")]
+    model = scripted(encoder, question, encoder.tokenizer("One two three four.")["input_ids"])
+    (answer,) = generate(model, encoder, [question], greedy(7), PLAIN)
     assert answer == Answer("One two", 7, ended=False, looped=False)
     assert answer.remark == "stopped after 7 tokens: generation.max_new_tokens"
 
@@ -217,13 +217,13 @@ def test_an_answer_cut_short_says_so():
 TEXTS = ["", "  x", " Once  upon\n\na time . ", "\tif a:\n\t\tb = [1,2] ", "早睡早起，\n身体好。😊 好"]
 
 
-def hear(task: CausalLM, text: str) -> None:
+def hear(encoder: ConversationEncoder, text: str) -> None:
     """A model writes `text`; the answer and the stream are `text`."""
     question = [user("q")]
-    ids, trained = task.renderer.encode(task.renderer.sequences([*question, assistant(text)])[0])
-    model = scripted(task, question, [token for token, is_trained in zip(ids, trained, strict=True) if is_trained])
+    ids, trained = encoder.renderer.encode(encoder.renderer.sequences([*question, assistant(text)])[0])
+    model = scripted(encoder, question, [token for token, is_trained in zip(ids, trained, strict=True) if is_trained])
     shown: list[str] = []
-    (answer,) = generate(model, task, [question], greedy(60), PLAIN, on_text=shown.append)
+    (answer,) = generate(model, encoder, [question], greedy(60), PLAIN, on_text=shown.append)
     assert answer.text == text and answer.ended
     assert "".join(shown) == text
     assert not any("\ufffd" in part for part in shown), "no half character is ever shown"
@@ -232,20 +232,20 @@ def hear(task: CausalLM, text: str) -> None:
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_the_text_is_what_was_written_and_what_is_streamed(text: str):
-    hear(make_task(), text)
+    hear(make_encoder(), text)
 
 
 @pytest.mark.parametrize(("name", "text"), [("gpt2", TEXTS[4]), *(("stories", text) for text in TEXTS)])
 def test_the_text_of_real_tokenizers_is_what_was_written(shared_data: Path, name: str, text: str):
     """Llama's drops a space at the start of whatever it reads, and writes Chinese in bytes."""
-    hear(make_task(tokenizer=real_tokenizer(shared_data, name)), text)
+    hear(make_encoder(tokenizer=real_tokenizer(shared_data, name)), text)
 
 
 def test_half_a_character_at_the_cut_is_shown_as_it_is_returned():
-    task, question = make_task(), [user("q")]
-    model = scripted(task, question, task.tokenizer("早起")["input_ids"])
+    encoder, question = make_encoder(), [user("q")]
+    model = scripted(encoder, question, encoder.tokenizer("早起")["input_ids"])
     shown: list[str] = []
-    (answer,) = generate(model, task, [question], greedy(5), PLAIN, on_text=shown.append)
+    (answer,) = generate(model, encoder, [question], greedy(5), PLAIN, on_text=shown.append)
     assert answer.text == "".join(shown) == "早\ufffd"
 
 
@@ -256,11 +256,11 @@ def test_text_that_the_template_puts_before_an_answer_is_no_part_of_it():
         "{% for message in messages %}{% if message.role == 'user' %}[INST] {{ message.content }} [/INST]"
         "{% else %} {{ message.content }}<|endoftext|>{% endif %}{% endfor %}"
     )
-    task, question = make_task(tokenizer=tokenizer), [user("q")]
-    ids, trained = task.renderer.encode(task.renderer.sequences([*question, assistant("Yes.")])[0])
+    encoder, question = make_encoder(tokenizer=tokenizer), [user("q")]
+    ids, trained = encoder.renderer.encode(encoder.renderer.sequences([*question, assistant("Yes.")])[0])
     written = [token for token, is_trained in zip(ids, trained, strict=True) if is_trained]
-    assert task.tokenizer.decode(written) == " Yes.<|endoftext|>"
-    (answer,) = generate(scripted(task, question, written), task, [question], greedy(), PLAIN)
+    assert encoder.tokenizer.decode(written) == " Yes.<|endoftext|>"
+    (answer,) = generate(scripted(encoder, question, written), encoder, [question], greedy(), PLAIN)
     assert answer.text == "Yes."
 
 
@@ -287,10 +287,10 @@ def test_what_is_no_loop():
 
 
 def test_a_model_that_loops_is_stopped_and_its_text_is_left_as_it_is():
-    task, question = make_task(), [user("q")]
-    model = scripted(task, question, task.tokenizer("So: " + "ha, " * 40)["input_ids"])
+    encoder, question = make_encoder(), [user("q")]
+    model = scripted(encoder, question, encoder.tokenizer("So: " + "ha, " * 40)["input_ids"])
     shown: list[str] = []
-    (answer,) = generate(model, task, [question], greedy(150), PLAIN, on_text=shown.append)
+    (answer,) = generate(model, encoder, [question], greedy(150), PLAIN, on_text=shown.append)
     assert answer.looped and not answer.ended
     assert answer.text == "So:" + " ha," * 12 == "".join(shown)
     assert answer.num_tokens == len("So:") + LOOP_TOKENS
@@ -298,15 +298,15 @@ def test_a_model_that_loops_is_stopped_and_its_text_is_left_as_it_is():
 
 
 def test_a_loop_in_one_row_does_not_stop_the_others():
-    task = make_task()
+    encoder = make_encoder()
     short, long = [user("q")], [user("q" * 9)]
-    ids = [*task.tokenizer("ha" * 40)["input_ids"], task.renderer.end_id]
-    model = scripted(task, short, ids)
-    first, second = generate(model, task, [short, long], greedy(150), PLAIN)
+    ids = [*encoder.tokenizer("ha" * 40)["input_ids"], encoder.renderer.end_id]
+    model = scripted(encoder, short, ids)
+    first, second = generate(model, encoder, [short, long], greedy(150), PLAIN)
     assert first.looped and first.text == "ha" * 24
     assert second.looped and second.num_tokens == LOOP_TOKENS, "the same table, read eight positions later"
-    ended = [*task.tokenizer("ha" * 20)["input_ids"], task.renderer.end_id]
-    first, second = generate(scripted(task, short, ended), task, [short, long], greedy(60), PLAIN)
+    ended = [*encoder.tokenizer("ha" * 20)["input_ids"], encoder.renderer.end_id]
+    first, second = generate(scripted(encoder, short, ended), encoder, [short, long], greedy(60), PLAIN)
     assert (first.ended, first.looped, first.num_tokens) == (True, False, 40)
     assert (second.ended, second.looped, second.num_tokens) == (True, False, 32)
 
@@ -315,20 +315,20 @@ def test_a_loop_in_one_row_does_not_stop_the_others():
 
 
 def test_a_question_longer_than_the_model_reads_is_refused():
-    task = make_task(context=64)
-    model = make_language_model("gpt2", task.vocab_size)
-    fits = 64 - len(task.renderer.question_ids([user("")])) - 1
-    assert generate(model, task, [[user("q" * fits)]], greedy(), PLAIN)[0].num_tokens <= 1
+    encoder = make_encoder(context=64)
+    model = make_language_model("gpt2", len(encoder.tokenizer))
+    fits = 64 - len(encoder.renderer.question_ids([user("")])) - 1
+    assert generate(model, encoder, [[user("q" * fits)]], greedy(), PLAIN)[0].num_tokens <= 1
     with pytest.raises(DataError) as caught:
-        generate(model, task, [[user("q")], [user("q" * (fits + 1))], [user("q" * 99)]], greedy(), PLAIN)
+        generate(model, encoder, [[user("q")], [user("q" * (fits + 1))], [user("q" * 99)]], greedy(), PLAIN)
     assert "prompt 2: longer than the 64 tokens that this model reads: 2 of them\n    -> shorten it" in str(
         caught.value
     )
 
 
 def test_a_long_question_does_not_shorten_the_answers_beside_it(tellers):
-    _, task = tellers["gpt2"]
-    full = CausalLM(task.renderer, 128, 128, task.vocab_size)
+    _, encoder = tellers["gpt2"]
+    full = ConversationEncoder(encoder.renderer, 128, 128)
     model = scripted(full, [user("q")], full.tokenizer("x y" * 30)["input_ids"][:40])
     questions = [[user("q")], [user("q" * 99)], [user("q" * 98)]]
     short, long, longer = generate(model, full, questions, greedy(30), PLAIN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -9,12 +10,12 @@ import torch
 
 from language_models import assistant, byte_tokenizer, make_language_model, system, user
 from lorafy.config.schema import GenerationSection
+from lorafy.encoding.conversations import ConversationEncoder
+from lorafy.encoding.prompt import make_renderer
 from lorafy.inference import chat as chat_file
 from lorafy.inference.chat import Chat
 from lorafy.inference.generate import Answer, generate
 from lorafy.models.precision import Precision
-from lorafy.prompt import make_renderer
-from lorafy.tasks.causal_lm import CausalLM
 from lorafy.types import DataError, Message
 
 PLAIN = Precision(torch.float32, torch.device("cpu"))
@@ -26,7 +27,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[Message], int
     the base."""
     calls: list[tuple[str, list[Message], int]] = []
 
-    def answer(model: str, task: Any, conversations: Any, settings: Any, precision: Any, *, seed: int, on_text: Any):
+    def answer(model: str, encoder: Any, conversations: Any, settings: Any, precision: Any, *, seed: int, on_text: Any):
         (messages,) = conversations
         calls.append((model, list(messages), seed))
         text = f"{model}{len(calls)}"
@@ -41,9 +42,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[Message], int
 def make_chat(context: int = 256, max_new_tokens: int = 16, **settings: Any) -> Chat:
     tokenizer = byte_tokenizer()
     tokenizer.pad_token = tokenizer.eos_token
-    task = CausalLM(make_renderer(tokenizer), 128, context, len(tokenizer))
+    encoder = ConversationEncoder(make_renderer(tokenizer), 128, context)
     generation = GenerationSection(temperature=0.0, max_new_tokens=max_new_tokens)
-    return Chat(lambda is_base: "B" if is_base else "A", task, generation, PLAIN, **settings)
+    return Chat(lambda is_base: nullcontext("B" if is_base else "A"), encoder, generation, PLAIN, **settings)
 
 
 def test_it_remembers_what_was_said(asked):
@@ -101,7 +102,7 @@ def test_the_oldest_turns_are_forgotten_and_counted(asked):
     chat = make_chat(context=128, max_new_tokens=64)
     for number in range(6):
         chat.ask(f"question {number}")
-        ids = chat.task.renderer.question_ids(asked[-1][1])
+        ids = chat.encoder.renderer.question_ids(asked[-1][1])
         assert len(ids) <= 64, "room for a full answer"
     assert asked[-1][1] == [user("question 4"), assistant("A5"), user("question 5")]
     assert chat.num_forgotten == 4
@@ -136,9 +137,11 @@ def test_the_text_is_streamed(asked):
 def talker() -> Chat:
     """With a model that writes."""
     tokenizer = byte_tokenizer(chat=True)
-    task = CausalLM(make_renderer(tokenizer), 128, 128, len(tokenizer))
+    encoder = ConversationEncoder(make_renderer(tokenizer), 128, 128)
     model = make_language_model("qwen3", len(tokenizer))
-    return Chat(lambda _: model, task, GenerationSection(temperature=1.0, max_new_tokens=8), PLAIN, seed=3)
+    return Chat(
+        lambda _: nullcontext(model), encoder, GenerationSection(temperature=1.0, max_new_tokens=8), PLAIN, seed=3
+    )
 
 
 def test_a_question_that_the_model_cannot_read_leaves_the_conversation_as_it_was():
@@ -167,7 +170,8 @@ def test_a_conversation_is_the_same_as_asking_with_its_messages():
     chat, other = talker(), talker()
     first, second = chat.ask("Hi"), chat.ask("Why?")
     messages = [user("Hi"), assistant(first.text), user("Why?")]
-    direct = generate(other.speaker(False), other.task, [messages], other.settings, PLAIN, seed=3 + len(messages))
+    with other.speakers(False) as model:
+        direct = generate(model, other.encoder, [messages], other.settings, PLAIN, seed=3 + len(messages))
     assert direct == [second]
     again, repeated = talker(), talker()
     assert [again.ask("Hi"), again.ask("Why?")] == [repeated.ask("Hi"), repeated.ask("Why?")], "sampled by the seed"

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lorafy.config.schema import ModelSection
-from lorafy.models.load import load_classifier, load_tokenizer, longest_text
+from lorafy.models.load import open_source
 from lorafy.types import ModelError, UserError
-from tiny_models import LABELS, build, logits_of, make_config
+from tiny_models import LABELS, build, load_classifier, logits_of, make_config
 
 
 @pytest.fixture
@@ -87,18 +87,19 @@ def test_a_tokenizer_without_pad_and_end_is_refused(base_models: dict[str, Path]
     if AutoTokenizer.from_pretrained(folder).eos_token is not None:
         pytest.skip("this version gives the tokenizer an end token all the same")
     with pytest.raises(ModelError, match="padding"):
-        load_tokenizer(ModelSection(path=str(folder)))
+        _ = open_source(ModelSection(path=str(folder))).tokenizer
 
 
 @pytest.mark.parametrize(("name", "limit"), [("bert", 64), ("distilbert", 64), ("roberta", 128), ("gpt2", 128)])
 def test_the_longest_text_is_the_models_limit(base_models: dict[str, Path], name: str, limit: int):
-    section = ModelSection(path=str(base_models[name]))
-    tokenizer = load_tokenizer(section)
+    source = open_source(ModelSection(path=str(base_models[name])))
+    tokenizer = source.tokenizer
     tokenizer.model_max_length = 10**30  # as a tokenizer says that knows no limit
-    assert longest_text(section, tokenizer, None) == limit
-    assert longest_text(section, tokenizer, 12) == 12
+    assert source.longest(None, 512) == source.context_length == limit
+    assert source.longest(12, 512) == 12
+    assert source.longest(None, 10) == 10
     with pytest.raises(ModelError, match=f"the limit of .*: {limit} tokens"):
-        longest_text(section, tokenizer, limit + 1)
+        source.longest(limit + 1, 512)
     ids = [5] * limit
     model = AutoModelForSequenceClassification.from_pretrained(base_models[name], pad_token_id=tokenizer.pad_token_id)
     logits_of(model, {"input_ids": torch.tensor([ids])})
@@ -120,7 +121,7 @@ def test_a_folder_without_usable_weights_is_refused(copied_bert: Path, content: 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path):
     with pytest.raises(ModelError, match="no such folder"):
-        load_tokenizer(ModelSection(path=str(tmp_path / "nothing")))
+        open_source(ModelSection(path=str(tmp_path / "nothing")))
 
 
 def test_loading_leaves_the_random_state_alone(tiny_bert: Path):

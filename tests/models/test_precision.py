@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lorafy.adapters.files import WEIGHTS
+from lorafy.contracts import load_method
 from lorafy.models import precision
 from lorafy.models.precision import choose_precision
 from tiny_models import make_config
@@ -43,7 +43,7 @@ def test_a_run_in_bfloat16_learns_and_keeps_float32_on_disk(tmp_path: Path, tiny
     if method != "none":  # over a random encoder a head learns next to nothing
         assert losses[-1] < 0.8 * losses[0]
     assert run.trained is not None
-    tensors = load_file(run.trained / WEIGHTS[method])
+    tensors = load_file(run.trained / load_method(method).weights)
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
 
 

@@ -24,6 +24,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from lorafy.engine.fast_path import read_network
 from lorafy.engine.packed import pack_texts
 from lorafy.kernels import compiled, reference
+from lorafy.objectives import TEXTS
 from lorafy.scratch import freeze_all_but_lora, merge_lora, replace_linear_with_lora, unmerge_lora
 from lorafy.types import Features
 from tolerances import FLOAT32_ROUNDING, FLOAT64_ROUNDING
@@ -149,7 +150,7 @@ class FastModel(nn.Module):
     def __init__(self, model: nn.Module, operations: ModuleType):
         super().__init__()
         self.model = model
-        self.network = read_network(model.get_base_model(), "classification", torch.float32)
+        self.network = read_network(model.get_base_model(), TEXTS, torch.float32)
         self.operations = operations
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

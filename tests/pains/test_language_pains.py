@@ -14,14 +14,14 @@ from transformers import AutoTokenizer
 
 import lorafy
 from language_models import SUMS, byte_tokenizer, save_language_model, write_rows
-from lorafy.announce import trained_text
-from lorafy.assemble import prepare
 from lorafy.config.schema import RunConfig
 from lorafy.inference import generate as generation
 from lorafy.run_directory import RunDirectory, read_json
 from lorafy.tasks.causal_lm import CausalLM
-from lorafy.trained import load_trained
 from lorafy.types import IGNORE_INDEX, Features, ModelError, UserError
+from lorafy.workflows.announce import trained_text
+from lorafy.workflows.load import load_trained
+from lorafy.workflows.prepare import prepare
 from tiny_models import build, make_config
 from trained_runs import train
 
@@ -52,10 +52,12 @@ def given_of(feature: Features) -> list[int]:
 def test_01_the_end_is_learned_though_it_pads(config):
     prepared = prepare(config)
     task, features = prepared.task, prepared.features["train"]
-    assert task.tokenizer.pad_token_id == task.tokenizer.eos_token_id == task.renderer.end_id
-    assert all(feature.labels[-1] == task.renderer.end_id for feature in features)
+    assert task.tokenizer.pad_token_id == task.tokenizer.eos_token_id == task.encoder.renderer.end_id
+    assert all(feature.labels[-1] == task.encoder.renderer.end_id for feature in features)
     batch = task.collate(features)
-    assert (batch.labels == task.renderer.end_id).sum() == len(features), "an end for each row; padding is no target"
+    assert (batch.labels == task.encoder.renderer.end_id).sum() == len(features), (
+        "an end for each row; padding is no target"
+    )
     num_targets = sum(feature.num_targets for feature in features)
     assert (batch.labels != IGNORE_INDEX).sum() == num_targets
     notes = [finding.message for finding in prepared.findings]
@@ -187,8 +189,10 @@ def test_16_thinking_is_one_setting_that_is_saved_with_the_adapter(shared_data: 
     run = train(config, tmp_path / "run")
     assert read_json(run.adapter / "lorafy.json")["prompt"]["thinking"] is thinking
     loaded = load_trained(run.path)
-    assert isinstance(loaded.task, CausalLM) and loaded.task.renderer.thinking is thinking
-    assert loaded.task.renderer.question_ids(prepared.corpus.splits["train"][0].messages[:1]) == given_of(feature)
+    assert isinstance(loaded.task, CausalLM) and loaded.task.encoder.renderer.thinking is thinking
+    assert loaded.task.encoder.renderer.question_ids(prepared.corpus.splits["train"][0].messages[:1]) == given_of(
+        feature
+    )
 
 
 def test_25_the_vocabulary_keeps_its_size_and_the_adapter_merges(finished, config, tmp_path: Path):

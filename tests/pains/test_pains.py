@@ -14,14 +14,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import lorafy
-from lorafy.adapters.attach import hold_frozen_weights
-from lorafy.assemble import prepare
 from lorafy.config import load_config
-from lorafy.models.load import load_classifier
+from lorafy.models.parameters import hold_frozen_weights
 from lorafy.run_directory import read_json
-from lorafy.trained import load_trained
 from lorafy.types import ConfigError, ModelError, UserError
-from tiny_models import build, logits_of, make_config
+from lorafy.workflows.load import load_trained
+from lorafy.workflows.prepare import prepare
+from tiny_models import build, load_classifier, logits_of, make_config
 from tolerances import FLOAT32_ROUNDING
 from trained_runs import Killed, assert_same_run, kill_after, train
 

@@ -7,7 +7,10 @@ import pytest
 from lorafy.config.schema import DataSection
 from lorafy.data.corpus import Corpus
 from lorafy.preflight import check_corpus, check_encoded
-from lorafy.types import DataError, Encoded, Example, Features
+from lorafy.tasks import load_kind
+from lorafy.types import DataError, Encoded, Example, Features, Finding
+
+KIND = load_kind("classification")
 
 
 def split(*rows: tuple[str, str]) -> list[Example]:
@@ -19,17 +22,22 @@ def many(count: int, start: str = "text") -> list[Example]:
 
 
 def labelled(splits: dict[str, list[Example]], label_names: list[str]) -> Corpus:
-    return Corpus(splits, label_names, "labelled")
+    return Corpus(splits, label_names, "labelled", "classification", KIND.records)
+
+
+def found(corpus: Corpus) -> list[Finding]:
+    """What `prepare` asks of the examples: the checks of every task, and classification's own."""
+    return check_corpus(corpus, KIND.check_examples(corpus))
 
 
 def errors(corpus: Corpus) -> list[str]:
     with pytest.raises(DataError) as caught:
-        check_corpus(corpus)
+        found(corpus)
     return [f"{problem.where}: {problem.message}" for problem in caught.value.problems]
 
 
 def test_nothing_is_found_where_all_is_well() -> None:
-    assert check_corpus(labelled({"train": many(100), "test": many(60, "test")}, ["a", "b"])) == []
+    assert found(labelled({"train": many(100), "test": many(60, "test")}, ["a", "b"])) == []
 
 
 def test_a_label_only_outside_train_and_a_single_label_are_refused() -> None:
@@ -60,7 +68,7 @@ def test_something_must_be_held_out(train: list[Example], message: str) -> None:
 def test_warnings_and_notes() -> None:
     train = [*many(40), *split(("text 0", "b"), ("text 1 ", "b"))]
     test = [*split(("text 3", "b")), *many(5, "new")]
-    findings = {f.message: f.level for f in check_corpus(labelled({"train": train, "test": test}, ["a", "b", "c"]))}
+    findings = {f.message: f.level for f in found(labelled({"train": train, "test": test}, ["a", "b", "c"]))}
     assert findings == {
         "1 texts stand in train with different labels": "warning",
         "2 training rows repeat an earlier text": "note",
@@ -69,17 +77,18 @@ def test_warnings_and_notes() -> None:
         "no training row has the label c": "warning",
     }
     numbers = labelled({"train": split(*((str(i / 4), "ab"[i % 2]) for i in range(40))), "test": many(60)}, ["a", "b"])
-    (finding,) = check_corpus(numbers)
+    (finding,) = found(numbers)
     assert (finding.level, finding.message) == ("warning", "every training text is a number, such as '0.0'")
     rare = labelled({"train": [*many(100), *split(("x", "c"))], "test": many(60, "test")}, ["a", "b", "c"])
-    (finding,) = check_corpus(rare)
+    (finding,) = found(rare)
     assert finding.message.startswith("'c' has 1 of 101 training rows")
 
 
 @pytest.mark.parametrize(("cut", "level"), [(0, None), (5, "note"), (6, "warning")])
 def test_truncated_texts_are_counted(cut: int, level: str | None) -> None:
     features = [Features([1, 2], [0], i, truncated=i < cut) for i in range(100)]
-    findings = check_encoded({"train": Encoded(features, [])}, 2, DataSection(train="a.csv"))
+    corpus = labelled({"train": many(100)}, ["a", "b"])
+    findings = check_encoded({"train": Encoded(features, [])}, 2, corpus, DataSection(train="a.csv"), [])
     assert [finding.level for finding in findings] == ([level] if level else [])
     if level:
         share = f"{cut}.0%"

@@ -66,7 +66,7 @@ def summary() -> dict[str, Any]:
     sizes = {"trainable_parameters": 600_000, "total_parameters": 23_000_000, "bytes_on_disk": 2_400_000}
     best = {"best_step": 60, "best_metric": "accuracy", "best_value": 0.97}
     facts = {"status": "finished", "num_steps": 90, "seconds": 21.4, "peak_memory_bytes": 900_000_000}
-    return {**facts, **best, **sizes, **machine, "stopped_early": False}
+    return {"task": "classification", **facts, **best, **sizes, **machine, "stopped_early": False}
 
 
 def eval_results(labels: list[str], random: np.random.Generator, passed: bool) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def preflight(labels: list[str]) -> dict[str, Any]:
         for split, rows in (("train", 336), ("validation", 48), ("test", 96))
     }
     tokens = {"train": {"total": 6_400, "mean": 19.1, "median": 19, "longest": 131, "truncated": 3}}
-    return {"findings": findings, "splits": splits, "tokens": tokens}
+    return {"task": "classification", "findings": findings, "splits": splits, "tokens": tokens}
 
 
 def compare_rows() -> list[dict[str, Any]]:
@@ -176,6 +176,8 @@ def compare_rows() -> list[dict[str, Any]]:
     return [
         {
             "method": method,
+            "title": method,
+            "task": "classification",
             "accuracy": accuracy,
             "accuracy_interval": [accuracy - spread, min(accuracy + 0.8 * spread, 1.0)],
             "f1_macro": accuracy - 0.01,
@@ -289,6 +291,7 @@ def language_results(passed: bool = True) -> dict[str, Any]:
 def language_preflight() -> dict[str, Any]:
     tokens = {"total": 21_400, "mean": 64.1, "median": 60, "longest": 1024, "truncated": 3}
     return {
+        "task": "causal_lm",
         "splits": {"train": {"rows": 336, "labels": {}}, "test": {"rows": 202, "labels": {}}},
         "labels": [],
         "format": "completion",
@@ -309,6 +312,7 @@ def language_compare_rows() -> list[dict[str, Any]]:
         "full": {"trainable_parameters": 494e6, "peak_memory_bytes": 6.1e9, "seconds": 77.0, "bytes_on_disk": 988e6},
     }
     qualities = {"base": (3.18, 0.412, 0.0, 3.7), "lora": (1.91, 0.613, 0.1, 21.3), "full": (1.95, 0.604, 0.08, 22.9)}
+    titles = {"base": "base, untrained", "lora": "LoRA", "full": "full fine-tuning"}
     rows = []
     for method, cost in costs.items():
         metrics = language_metrics(*qualities[method])
@@ -320,7 +324,8 @@ def language_compare_rows() -> list[dict[str, Any]]:
             }
             for sample in LANGUAGE_SAMPLES
         ]
-        facts = {"method": method, "task": "causal_lm", "split": "test", "num_examples": 200, "samples": answers}
+        facts = {"method": method, "title": titles[method], "task": "causal_lm", "samples": answers}
+        facts |= {"split": "test", "num_examples": 200}
         scores = {key: metrics["generation"][key] for key in ("exact_match", "bleu", "chrf", "rouge_l")}
         total = {"total_parameters": 494_000_000, "learning_rate": 2e-4 if method == "lora" else 2e-5}
         rows.append({**facts, **metrics, **scores, **total, **cost})

@@ -64,8 +64,9 @@ def test_a_family_must_have_every_character(monkeypatch):
 
 
 def test_matplotlibs_settings_stay_the_users(make_run):
+    from lorafy.report.classes import ClassView
     from lorafy.report.plots import draw_plots
 
     before = dict(matplotlib.rcParams)
-    draw_plots(make_run())
+    draw_plots(make_run(), ClassView())
     assert dict(matplotlib.rcParams) == before

@@ -1,12 +1,15 @@
+import base64
 from html.parser import HTMLParser
 
 import pytest
-from made_up_run import CHINESE, compare_rows
+from made_up_run import CHINESE, compare_rows, summary
 
 from lorafy.report import fonts, html
 from lorafy.report.html import write_report
 from lorafy.report.plots import Drawn
+from lorafy.report.view import Picture
 from lorafy.run_directory import RunDirectory, write_json, write_text
+from lorafy.workflows.draw import view_of
 
 VOID = {"meta", "img", "br"}
 EVERY_FILE = ["config", "environment", "preflight", "metrics", "hardware", "summary", "eval_results"]
@@ -43,7 +46,7 @@ NO_PLOTS = Drawn()
 
 
 def read(run: RunDirectory, drawn: Drawn | None = NO_PLOTS) -> Page:
-    path = write_report(run, drawn)
+    path = write_report(run, view_of(run), drawn)
     assert path == run.report
     return Page(path.read_text(encoding="utf-8"))
 
@@ -74,8 +77,8 @@ def test_the_parts_come_in_reading_order(make_run):
     text = read(run, drawn=None).text
     titles = [
         "Methods compared",
-        "Verification",
         "Per class",
+        "Verification",
         "Plots",
         "Worst mistakes",
         "Before training",
@@ -151,6 +154,7 @@ def test_a_result_without_classes_is_shown(make_run):
     run = make_run()
     results = {"task": "causal_lm", "split": "validation", "num_examples": 50, "metrics": {"loss": 1.234}}
     write_json(run.eval_results, results)
+    write_json(run.summary, summary() | {"task": "causal_lm"})
     text = read(run).text
     assert "Loss 1.234 on 50 validation examples; no check was made" in text
     assert "Per class" not in text
@@ -164,22 +168,25 @@ def test_without_a_chinese_font_the_page_has_the_note_and_the_names(make_run, mo
 
 
 def test_plots_that_were_drawn_are_not_drawn_again(make_run, monkeypatch):
-    monkeypatch.setattr(html, "draw_plots", lambda run: pytest.fail("drawn again"))
+    monkeypatch.setattr(html, "draw_plots", lambda run, view: pytest.fail("drawn again"))
     run = make_run()
-    write_report(run, Drawn([], ["a note"]))
-    assert "a note" in Page(run.report.read_text(encoding="utf-8")).text
+    picture = run.path / "confusion_matrix.png"
+    picture.write_bytes(b"a picture")
+    page = read(run, Drawn([Picture(picture, "a caption", "a note")]))
+    assert "a note" in page.text and "a caption" in page.text
+    assert page.loads == ["data:image/png;base64," + base64.b64encode(b"a picture").decode("ascii")]
 
 
 def test_a_failure_leaves_the_page_that_was_there(make_run, monkeypatch):
     run = make_run()
     write_text(run.report, "the page of yesterday")
 
-    def full_disk(run):
+    def full_disk(run, view):
         raise OSError("No space left on device")
 
     monkeypatch.setattr(html, "draw_plots", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        write_report(run)
+        write_report(run, view_of(run))
     assert run.report.read_text(encoding="utf-8") == "the page of yesterday"
 
 

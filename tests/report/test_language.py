@@ -1,5 +1,6 @@
 """What the report says of a language model."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,24 @@ from made_up_run import (
 )
 from test_html import read
 
+from lorafy.contracts import load_method
+from lorafy.metrics import LOGGED_TOKEN_ACCURACY, PERPLEXITY, TOKEN_ACCURACY, Metric
 from lorafy.report import language, plots
-from lorafy.report.compare_plot import by_quality, compare_title, draw_compare, draw_quality, quality_of
-from lorafy.report.curves import accuracy_title
+from lorafy.report.classes import ClassView
+from lorafy.report.compare_plot import by_quality, compare_title, draw_compare, draw_quality
+from lorafy.report.curves import score_title
+from lorafy.report.language import LanguageView
+from lorafy.report.sections import Table
 from lorafy.report.series import to_series
 from lorafy.report.style import new_figure
 from lorafy.report.verdict import verdict
+from lorafy.report.view import View
 from lorafy.run_directory import RunDirectory, write_json
+from lorafy.workflows.compare import _base_row
+from lorafy.workflows.draw import view_of
 
-SCORE = "Perplexity 6.75 on 200 test examples (95 % interval 6.36 to 7.17)"
+SCORE = "Perplexity 6.75 (95 % interval 6.36 to 7.17) on 200 test examples"
+VIEW = LanguageView()
 
 
 @pytest.fixture
@@ -38,7 +48,7 @@ def changed(change: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
 
 
 def judged(results: dict[str, Any]) -> tuple[str, str, str]:
-    found = verdict({}, results, [], [])
+    found = verdict(VIEW, {}, results, [], [])
     return found.kind, found.text, found.detail
 
 
@@ -82,22 +92,31 @@ def test_faulty_answers_are_said() -> None:
 
 def test_a_comparison_does_not_count_the_base_as_a_method() -> None:
     rows = language_compare_rows()
-    text = verdict({}, {}, rows, []).text
+    text = verdict(VIEW, {}, {}, rows, []).text
     assert text == "2 methods and the untrained base model were compared on the same data and seed."
-    assert verdict({}, {}, rows[1:], []).text == "2 methods were compared on the same data and seed."
+    assert verdict(VIEW, {}, {}, rows[1:], []).text == "2 methods were compared on the same data and seed."
 
 
 @pytest.mark.parametrize(
-    ("files", "lines", "expected"),
+    ("files", "expected"),
     [
-        ([{}, {"task": "causal_lm"}], [], True),
-        ([{"task": "classification"}], [{"perplexity": 3.0}], False),
-        ([{}], [{"loss": 1.0}, {"loss": 1.1, "perplexity": 3.0}], True),
-        ([summary()], [], False),
+        ({"summary": {}, "eval_results": {"task": "causal_lm"}}, LanguageView),
+        ({"summary": {"task": "classification"}, "eval_results": {"task": "causal_lm"}}, ClassView),
+        ({"preflight": {"task": "causal_lm"}}, LanguageView),  # before there is a summary
+        ({"preflight": {"task": "classification"}}, ClassView),
+        ({"compare_results": {"rows": [{"task": "causal_lm"}]}}, LanguageView),
+        ({"summary": summary()}, ClassView),
+        ({"summary": {}}, View),
+        ({}, View),
     ],
 )
-def test_the_task_is_read_from_a_file_else_from_the_log(files, lines, expected) -> None:
-    assert language.is_language_model(*files, lines=lines) is expected
+def test_the_task_is_read_from_the_first_file_that_names_it(
+    files: dict[str, Any], expected: type[View], tmp_path: Path
+) -> None:
+    run = RunDirectory(tmp_path)
+    for name, content in files.items():
+        write_json(getattr(run, name), content)
+    assert type(view_of(run)) is expected
 
 
 def test_the_page_of_a_language_model(run: RunDirectory) -> None:
@@ -175,15 +194,14 @@ def test_a_missing_file_leaves_out_its_part(run: RunDirectory, missing: str) -> 
 
 
 def test_the_better_figure_is_marked_in_its_direction() -> None:
-    rows = {
-        row["measure"].key: [cell["best"] for cell in row["cells"]] for row in language.side_by_side(language_results())
-    }
+    table = VIEW.results(language_results())[0]
+    assert isinstance(table, Table)
+    rows = {title.text: [cell.best for cell in figures] for title, *figures, _ in table.rows}
     assert rows["perplexity"] == rows["loss"] == rows["looped"] == [True, False]
-    assert rows["bleu"] == rows["ended"] == [True, False]
-    assert rows["mean_new_tokens"] == rows["tokens_per_second"] == [False, False]
-    accuracy = next(measure for measure in language.ON_TARGETS if measure.key == "token_accuracy")
-    assert accuracy.best([0.6131, 0.6129]) == [False, False]  # both read 61.3 %
-    assert accuracy.best([0.5, None, 0.6]) == [False, False, True]
+    assert rows["BLEU"] == rows["ended"] == [True, False]
+    assert rows["length"] == rows["speed"] == [False, False]
+    assert TOKEN_ACCURACY.best([0.6131, 0.6129]) == [False, False]  # both read 61.3 %
+    assert TOKEN_ACCURACY.best([0.5, None, 0.6]) == [False, False, True]
 
 
 def test_a_comparison_has_figures_costs_and_answers(tmp_path: Path) -> None:
@@ -211,11 +229,11 @@ def test_a_comparison_without_answers_has_no_such_columns(tmp_path: Path) -> Non
 
 def test_methods_are_ranked_by_the_lowest_perplexity() -> None:
     rows = [*language_compare_rows(), {"method": "broken", "task": "causal_lm", "perplexity": None}]
-    ranked = by_quality(rows)
+    ranked = by_quality(rows, PERPLEXITY)
     assert [row["method"] for row in ranked] == ["lora", "full", "base", "broken"]
-    title = compare_title(ranked[:3], ["LoRA", "full fine-tuning", "base, untrained"])
+    title = compare_title(ranked[:3], ["LoRA", "full fine-tuning", "base, untrained"], PERPLEXITY)
     assert title == "Lowest perplexity: LoRA, 6.75; its interval overlaps with that of full fine-tuning"
-    title = compare_title([ranked[0], ranked[2]], ["LoRA", "base, untrained"])
+    title = compare_title([ranked[0], ranked[2]], ["LoRA", "base, untrained"], PERPLEXITY)
     assert title == "Lowest perplexity: LoRA, 6.75; no other method's interval reaches its own"
 
 
@@ -224,25 +242,48 @@ def test_perplexities_far_apart_get_a_log_axis(tmp_path: Path, perplexity: float
     rows = language_compare_rows()
     rows[0] |= {"perplexity": perplexity, "perplexity_interval": [0.9 * perplexity, 1.1 * perplexity]}
     axes = new_figure(5, 2).add_subplot()
-    draw_quality(axes, quality_of(rows), rows)
+    draw_quality(axes, PERPLEXITY, rows)
     assert axes.get_xscale() == scale
     assert ("log scale" in axes.get_title(loc="left")) == (scale == "log")
-    path, note = draw_compare(rows, tmp_path / "compare.png")
+    path, note = draw_compare(rows, tmp_path / "compare.png", VIEW)
     assert path is not None and path.is_file() and note is None
 
 
 def test_the_accuracy_is_that_of_tokens(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[tuple[int | None, str]] = []
-    monkeypatch.setattr(plots, "draw_accuracy", lambda lines, best, path, name: drawn.append((best, name)))
-    plots.draw_plots(run)
+
+    def record(lines: Any, best: int | None, path: Path, score: Metric) -> None:
+        assert path.name == "accuracy.png"
+        drawn.append((best, score.title))
+
+    monkeypatch.setattr(plots, "draw_score", record)
+    plots.draw_plots(run, view_of(run))
     for path in (run.summary, run.eval_results):
         path.unlink()
-    plots.draw_plots(run)
+    plots.draw_plots(run, view_of(run))
+    plots.draw_plots(run, ClassView())
     write_lines(run.metrics, [{"split": "train", "step": 1, "loss": 2.5, "accuracy": 0.4}])
-    plots.draw_plots(run)
-    assert drawn == [(60, "token accuracy"), (60, "token accuracy"), (None, "accuracy")]
+    plots.draw_plots(run, view_of(run))
+    assert drawn == [(60, "token accuracy"), (60, "token accuracy"), (None, "accuracy"), (None, "token accuracy")]
     series = to_series([(60, 0.61)])
-    assert (
-        accuracy_title(series, series, 60, "token accuracy")
-        == "Validation token accuracy is highest at step 60: 61.0 %"
+    title = score_title(series, series, 60, LOGGED_TOKEN_ACCURACY)
+    assert title == "Validation token accuracy is highest at step 60: 61.0 %"
+
+
+def test_methods_and_the_base_are_called_as_people_call_them() -> None:
+    titles = {name: load_method(name).title for name in ("lora", "full", "none")}
+    assert titles == {"lora": "LoRA", "full": "full fine-tuning", "none": "head only"}
+    trained = {"summary": summary() | {"learning_rate": 1e-4}, "results": language_results(), "run": "a run"}
+    row = _base_row(trained)
+    assert (row["method"], row["title"], row["perplexity"]) == (
+        "base",
+        "base, untrained",
+        pytest.approx(math.exp(3.18)),
     )
+    assert row["seconds"] is None and row["trainable_parameters"] == 0
+    assert row["samples"][1]["answer"] == LANGUAGE_SAMPLES[1]["base"]
+
+
+def test_the_terminals_comparison_shows_perplexity_and_answers() -> None:
+    assert [metric.key for metric in VIEW.brief] == ["perplexity", "chrf"]
+    assert [metric.key for metric in ClassView().brief] == ["accuracy", "f1_macro"]

@@ -1,6 +1,6 @@
 import pytest
 
-from lorafy.report import numbers
+from lorafy.metrics import numbers
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,6 @@ from lorafy.report import numbers
         (numbers.perplexity, 51_234.6, "51,235"),
         (numbers.perplexity, None, "–"),
         (numbers.score, 21.34, "21.3"),
-        (numbers.method, "base", "base, untrained"),
         (numbers.size, 0, "0 B"),
         (numbers.size, 2_400_000, "2.3 MiB"),
         (numbers.size, 2**30, "1.0 GiB"),

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from lorafy import demo
-from lorafy.environment import processor_name
+from lorafy.machine.environment import processor_name
 
 DIGESTS = Path(__file__).with_name("same_bytes.json")
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"

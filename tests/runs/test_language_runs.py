@@ -18,16 +18,18 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 import lorafy
 from language_models import make_language_model, save_language_model, write_rows
-from lorafy.adapters.attach import attach, count_parameters
-from lorafy.adapters.targets import find_targets, group_targets
 from lorafy.config import load_config
 from lorafy.config.schema import AdapterSection
-from lorafy.data.corpus import load_corpus
+from lorafy.contracts import Attachment, load_method
+from lorafy.inference.language_model import LanguageModel
+from lorafy.models.parameters import count_parameters
 from lorafy.models.precision import Precision
+from lorafy.models.targets import find_targets, group_targets
 from lorafy.run_directory import RunDirectory, read_json, read_jsonl
-from lorafy.talking import LanguageModel
-from lorafy.trained import load_trained
+from lorafy.tasks import read_corpus
+from lorafy.tasks.causal_lm import CausalLM
 from lorafy.types import Message, ModelError
+from lorafy.workflows.load import load_trained
 from tiny_models import make_config, move_trainable
 from tolerances import FLOAT32_ROUNDING
 from trained_runs import assert_same_run, train, whole_and_resumed
@@ -119,7 +121,7 @@ def test_evaluating_again_gives_the_same_figures(finished, tmp_path: Path):
 
 def test_the_best_validation_lies_on_disk(tiny_run, tmp_path: Path):
     best = read_json(tiny_run.path / "checkpoints" / "best.json")
-    examples = load_corpus(load_config(tiny_run.path / "config.yaml"), generative=True).splits["validation"]
+    examples = read_corpus(load_config(tiny_run.path / "config.yaml"), generative=True).splits["validation"]
     rows = [{"text": e.messages[0].content, "target": e.answer} for e in examples]
     data = write_rows(tmp_path / "validation.jsonl", rows)
     scored = lorafy.evaluate(tiny_run.path, [f"data.test={data}", "generation.evaluate_prompts=0"])
@@ -130,7 +132,9 @@ def test_the_best_validation_lies_on_disk(tiny_run, tmp_path: Path):
 
 def in_float32(path: Path | str) -> LanguageModel:
     """A model without a recipe computes in bfloat16 where that is fast; here tokens are compared one by one."""
-    return LanguageModel(replace(load_trained(path), precision=PLAIN))
+    trained = replace(load_trained(path), precision=PLAIN)
+    assert isinstance(trained.task, CausalLM)
+    return LanguageModel(trained, trained.task.encoder)
 
 
 def texts(model: LanguageModel, **settings: Any) -> list[str]:
@@ -268,16 +272,23 @@ TRUE_GPT2 = {"c_attn": 589_824, "all": 2_359_296}
 + 3072+768)."""
 
 
+def with_lora(model: Any, **settings: Any) -> Any:
+    """A language model under an adapter."""
+    config = AdapterSection(**settings)
+    request = Attachment(config=config, head=[], base_name="gpt2", task_type="CAUSAL_LM", num_steps=1)
+    return load_method("lora").attach(model, request).model
+
+
 def test_the_parameters_of_the_true_gpt2_are_peft_s():
     """124,439,808 parameters by shape, none of them allocated."""
     with torch.device("meta"):
         model = GPT2LMHeadModel(GPT2Config())
         assert sum(p.numel() for p in model.parameters()) == 124_439_808
         targets = group_targets(model, find_targets(model, ["c_attn"], []))
-        built = attach(model, AdapterSection(r=16, alpha=32, target_modules=["c_attn"]), [], "gpt2", seed=0)
+        built = with_lora(model, r=16, alpha=32, target_modules=["c_attn"])
         settings = peft.LoraConfig(task_type="CAUSAL_LM", r=16, target_modules=["c_attn"], fan_in_fan_out=True)
         expected = peft.get_peft_model(GPT2LMHeadModel(GPT2Config()), settings).get_nb_trainable_parameters()
-        every = attach(GPT2LMHeadModel(GPT2Config()), AdapterSection(r=16), [], "gpt2", seed=0)
+        every = with_lora(GPT2LMHeadModel(GPT2Config()), r=16)
     (group,) = targets
     assert (group.name, group.kind, group.count, group.in_features, group.out_features) == (
         "attn.c_attn", "Conv1D", 12, 768, 2304,
@@ -290,7 +301,7 @@ def test_the_parameters_of_the_true_gpt2_are_peft_s():
 def test_lora_on_a_conv1d_is_w_x_plus_b_a_x():
     """GPT-2's weight is (in, out): the merge has to turn B A around."""
     model = make_language_model("gpt2", 260)
-    built = attach(model, AdapterSection(r=4, alpha=6, target_modules=["c_attn"]), [], "gpt2", seed=0)
+    built = with_lora(model, r=4, alpha=6, target_modules=["c_attn"])
     move_trainable(built)
     layer = built.base_model.model.transformer.h[0].attn.c_attn.eval()
     x = torch.randn(3, 32)

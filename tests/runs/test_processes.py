@@ -42,7 +42,8 @@ from rich.console import Console
 from lorafy.config import load_config
 from lorafy.run_directory import RunDirectory
 from lorafy.training.display import ProgressDisplay
-from lorafy.training_run import run_training, with_run
+from lorafy.workflows.runs import with_run
+from lorafy.workflows.train import run_training
 
 recipe, path, stop_step, *settings = sys.argv[1:]
 shown = ProgressDisplay.on_step

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from processes import PATIENCE_SECONDS, run_cli, start, wait_for_checkpoint
@@ -21,8 +22,13 @@ posix_only = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no 
 @pytest.fixture(autouse=True)
 def no_second_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here the evaluation needs no process of its own, and nobody looks at pictures."""
-    monkeypatch.setattr(api, "evaluate_in_fresh_process", lambda run: api.evaluate(run.path))
-    monkeypatch.setattr(api, "report", lambda run, console: None)
+
+    def run_verb(verb: str, path: Path, what: str, *, even_failed: bool = False) -> dict[str, Any]:
+        assert verb == "evaluate"
+        return api.evaluate(path)
+
+    monkeypatch.setattr(api, "run_verb", run_verb)
+    monkeypatch.setattr(api, "draw_report", lambda run, console: None)
 
 
 @posix_only

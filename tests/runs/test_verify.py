@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import lorafy
-from lorafy.adapters import files
 from lorafy.config import load_config
-from lorafy.data.corpus import load_corpus
+from lorafy.contracts import load_method
 from lorafy.evaluation.verify import TOLERANCES, check_differs, check_reloaded, relative_difference
+from lorafy.models import trained_files as files
 from lorafy.run_directory import RunDirectory
+from lorafy.tasks import read_corpus
 from lorafy.types import ModelError
 from tiny_models import make_config
 from tolerances import BFLOAT16_ROUNDING, FLOAT32_ROUNDING
@@ -54,7 +55,7 @@ def broken(finished: dict[str, RunDirectory], tmp_path: Path) -> Callable[..., R
     def make(method: str, change: Callable[[dict[str, torch.Tensor]], Any], forged: bool = False) -> RunDirectory:
         run = RunDirectory(shutil.copytree(finished[method].path, tmp_path / method))
         assert run.trained is not None
-        path = run.trained / files.WEIGHTS[method]
+        path = run.trained / load_method(method).weights
         tensors = load_file(path)
         change(tensors)
         save_file(tensors, path, metadata={"format": "pt"})
@@ -203,7 +204,7 @@ def test_evaluation_from_disk_writes_metrics_and_proof(finished, tmp_path: Path)
 
 def own_validation(run: RunDirectory, folder: Path) -> Path:
     path = folder / "validation.jsonl"
-    examples = load_corpus(load_config(run.config), generative=False).splits["validation"]
+    examples = read_corpus(load_config(run.config), generative=False).splits["validation"]
     path.write_text("".join(json.dumps({"text": e.text, "label": e.label}) + "\n" for e in examples), encoding="utf-8")
     return path
 

@@ -22,9 +22,13 @@ from language_models import (
     user,
 )
 from lorafy.config.schema import TrainSection
+from lorafy.contracts import load_method
+from lorafy.encoding.conversations import ConversationEncoder
+from lorafy.encoding.prompt import make_renderer
+from lorafy.evaluation.language import SCORE_TOKENS, perplexity, token_sums
 from lorafy.models.precision import Precision
-from lorafy.prompt import make_renderer
-from lorafy.tasks.causal_lm import LOGITS_BYTES, SCORE_TOKENS, CausalLM, perplexity, token_losses
+from lorafy.objectives.tokens import token_losses
+from lorafy.tasks.causal_lm import LOGITS_BYTES, CausalLM
 from lorafy.training.optim import make_optimizer
 from lorafy.training.paths import PlainPath
 from lorafy.training.step import Stepper
@@ -45,7 +49,7 @@ def make_task(max_length: int = 200, *, chat: bool = False, tokenizer: Any = Non
     tokenizer = byte_tokenizer(chat=chat) if tokenizer is None else tokenizer
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return CausalLM(make_renderer(tokenizer), max_length, 256, len(tokenizer), **settings)
+    return CausalLM(ConversationEncoder(make_renderer(tokenizer), max_length, 256, **settings), len(tokenizer))
 
 
 def targets_of(task: CausalLM, feature: Features) -> str:
@@ -55,6 +59,11 @@ def targets_of(task: CausalLM, feature: Features) -> str:
 
 def text_of(task: CausalLM, feature: Features) -> str:
     return task.tokenizer.decode(feature.input_ids)
+
+
+def sums_of(task: CausalLM, model: Any, features: Sequence[Features]) -> tuple[list[float], list[int], list[int]]:
+    """For each sequence: its targets' losses, how many were predicted right, how many there are."""
+    return token_sums(model, task.encoder, features, PLAIN, task.max_tokens)
 
 
 def full_losses(model: Any, feature: Features) -> torch.Tensor:
@@ -153,7 +162,7 @@ def test_a_cut_conversation_asks_with_the_tokens_of_generation(shared_data, name
     messages = talk(*("a rather long question", "\nan answer of some words") * 16).messages
     *_, feature = task.encode([Conversation(messages, "the test", 1)]).features
     given = [token for token, label in zip(feature.input_ids, feature.labels, strict=True) if label == IGNORE_INDEX]
-    asked = [task.renderer.question_ids(messages[start:-1]) for start in range(0, len(messages), 2)]
+    asked = [task.encoder.renderer.question_ids(messages[start:-1]) for start in range(0, len(messages), 2)]
     assert given in asked
 
 
@@ -182,7 +191,7 @@ def test_a_plain_text_is_cut_into_sequences_with_nothing_lost(length: int):
         for before, target in zip(feature.input_ids, feature.labels[1:], strict=False)
         if target != IGNORE_INDEX
     ]
-    ids = [*task.tokenizer(text)["input_ids"], task.renderer.end_id]
+    ids = [*task.tokenizer(text)["input_ids"], task.encoder.renderer.end_id]
     assert pairs == list(itertools.pairwise(ids))
     assert all(len(feature) <= 16 and feature.row == 6 and not feature.truncated for feature in encoded.features)
 
@@ -193,7 +202,7 @@ def test_a_plain_text_is_cut_into_sequences_with_nothing_lost(length: int):
 def test_collate_pads_right_by_position_and_keeps_the_positions_that_have_a_target():
     task = make_task()
     pad = task.tokenizer.pad_token_id
-    assert pad == task.renderer.end_id
+    assert pad == task.encoder.renderer.end_id
     ignored = IGNORE_INDEX
     batch = task.collate([Features([5, 6, pad], [ignored, ignored, pad], 4), Features([7, 8], [ignored, 8], 9)])
     ids = batch.inputs["input_ids"]
@@ -233,9 +242,9 @@ def test_padded_equals_alone(name: str):
     task = make_task()
     model = make_language_model(name, task.vocab_size)
     features = task.encode(TALKS).features
-    together, correct, targets = task.sums(model, features, PLAIN)
+    together, correct, targets = sums_of(task, model, features)
     for index, feature in enumerate(features):
-        alone = task.sums(model, [feature], PLAIN)
+        alone = sums_of(task, model, [feature])
         assert together[index] == pytest.approx(alone[0][0], rel=FLOAT32_ROUNDING)
         assert correct[index] == alone[1][0] and targets[index] == feature.num_targets
         assert together[index] == pytest.approx(full_losses(model, feature).sum().item(), rel=FLOAT32_ROUNDING)
@@ -246,13 +255,13 @@ def test_the_loss_is_a_float32_sum_under_autocast():
     model = make_language_model("llama", task.vocab_size)
     batch = task.collate(task.encode(TALKS).features)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = task.loss(model, batch)
+        output = task.objective.loss(model, batch)
         logits = model(**batch.inputs).logits
     losses = functional.cross_entropy(logits.float().flatten(0, 1), batch.labels.flatten(), reduction="sum")
     assert output.loss_sum.dtype == torch.float32
     torch.testing.assert_close(output.loss_sum, losses)
     is_right = (logits.float().argmax(-1) == batch.labels) & (batch.labels != IGNORE_INDEX)
-    assert output.num_correct.item() == is_right.sum().item()
+    assert output.score_sum.item() == is_right.sum().item()
 
 
 def test_measures_are_means_over_tokens_not_over_rows():
@@ -277,7 +286,7 @@ def test_scores_stand_in_the_order_given_and_stay_under_the_limit():
         sizes.append(inputs["input_ids"].numel())
         return model(**inputs)
 
-    losses, *_ = task.sums(spy, features, PLAIN)
+    losses, *_ = sums_of(task, spy, features)
     expected = [full_losses(model, feature).sum().item() for feature in features[: len(TALKS)]]
     assert losses == pytest.approx(expected * 20, rel=FLOAT32_ROUNDING)
     assert len(sizes) > 1 and max(sizes) <= SCORE_TOKENS
@@ -285,9 +294,10 @@ def test_scores_stand_in_the_order_given_and_stay_under_the_limit():
 
 def test_a_large_vocabulary_makes_smaller_micro_batches():
     renderer = make_renderer(byte_tokenizer())
-    small, large = CausalLM(renderer, 64, 256, 512), CausalLM(renderer, 64, 256, 151_936)
+    short, long = ConversationEncoder(renderer, 64, 256), ConversationEncoder(renderer, 4_096, 8_192)
+    small, large = CausalLM(short, 512), CausalLM(short, 151_936)
     assert large.max_tokens == LOGITS_BYTES // (10 * 151_936) < 1_000 < small.max_tokens
-    assert CausalLM(renderer, 4_096, 8_192, 151_936).max_tokens == 4_096, "one whole sequence at least"
+    assert CausalLM(long, 151_936).max_tokens == 4_096, "one whole sequence at least"
 
 
 def test_the_probe_is_small_and_of_real_positions():
@@ -302,7 +312,11 @@ def test_the_probe_is_small_and_of_real_positions():
 
 
 class Float64Task:
-    """The Task protocol without a cast: what is left is the step's own arithmetic."""
+    """The Task and the Objective protocol without a cast: what is left is the step's own arithmetic."""
+
+    @property
+    def objective(self) -> Float64Task:
+        return self
 
     def loss(self, model: Any, batch: Batch) -> LossOutput:
         logits = model(**batch.inputs).logits
@@ -316,17 +330,17 @@ def gradient_of(
     """What the optimizer is given for these micro-batches, and the step's loss."""
     features = task.encode(TALKS).features
     model = make_language_model(name, task.vocab_size).to(dtype).train()
-    optimizer = make_optimizer(model, TrainSection())
-    loss: Any = Float64Task() if dtype == torch.float64 else task
+    optimizer = make_optimizer(load_method("full").parameter_groups(model), TrainSection())
+    computing: Any = Float64Task() if dtype == torch.float64 else task
     scaler = torch.amp.GradScaler("cpu", enabled=False)
-    path = PlainPath(model, loss, PLAIN, None)
-    stepper = Stepper(model, path, optimizer, scaler, Accelerator(), PLAIN, None)
+    path = PlainPath(model, computing, PLAIN, None)
+    stepper = Stepper(model, path, optimizer, scaler, Accelerator(), PLAIN, None, lambda number: None)
     seen: dict[str, torch.Tensor] = {}
     optimizer.register_step_pre_hook(
         lambda *_: seen.update({name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None})
     )
     batches = [task.collate([features[index] for index in cut]) for cut in cuts]
-    result = stepper.step(batches, sum(f.num_targets for f in features), learning_rate=0.0, seed=0)
+    result = stepper.step(batches, sum(f.num_targets for f in features), learning_rate=0.0, seed=0, number=1)
     return seen, result.loss_sum / result.num_targets
 
 

@@ -9,9 +9,10 @@ import torch
 from torch.nn import functional
 
 from lorafy.config.schema import ModelSection
-from lorafy.models.load import load_tokenizer
+from lorafy.encoding.texts import SCORE_TOKENS
+from lorafy.models.load import open_source
 from lorafy.models.precision import Precision
-from lorafy.tasks.classification import SCORE_TOKENS, Classification
+from lorafy.tasks.classification import Classification
 from lorafy.types import IGNORE_INDEX, Example, Features
 from tiny_models import LABELS, build, logits_of, make_config
 from tolerances import FLOAT32_ROUNDING
@@ -25,7 +26,7 @@ def example(text: str, label: str | None = "ham", pair: str | None = None) -> Ex
 
 
 def make_task(folder: Path, max_length: int = 64) -> Classification:
-    return Classification(load_tokenizer(ModelSection(path=str(folder))), LABELS, max_length)
+    return Classification(open_source(ModelSection(path=str(folder))).tokenizer, LABELS, max_length)
 
 
 def test_the_encoded_text_is_the_tokenizers(tiny_bert: Path):
@@ -43,7 +44,7 @@ def test_a_text_of_just_the_limit_is_whole_and_a_longer_one_is_flagged(tiny_bert
 
 
 def test_many_texts_keep_their_order_over_chunks(tiny_bert: Path, monkeypatch):
-    monkeypatch.setattr("lorafy.tasks.classification.ENCODE_CHUNK", 3)
+    monkeypatch.setattr("lorafy.encoding.texts.ENCODE_CHUNK", 3)
     task = make_task(tiny_bert, max_length=7)
     examples = [example("phone " * (index % 8 + 1), LABELS[index % 2]) for index in range(11)]
     features = task.encode(examples).features
@@ -78,7 +79,7 @@ def test_collate_pads_by_a_few_positions_and_masks_by_position(tiny_bert: Path):
 
 @pytest.mark.parametrize(("num_tokens", "expected"), [(1, 8), (8, 8), (9, 16), (57, 60), (60, 60), (61, 61)])
 def test_lengths_are_rounded_up_within_the_limit(tiny_bert: Path, monkeypatch, num_tokens: int, expected: int):
-    monkeypatch.setattr("lorafy.tasks.classification.LENGTH_MULTIPLE", 8)
+    monkeypatch.setattr("lorafy.encoding.lengths.LENGTH_MULTIPLE", 8)
     assert make_task(tiny_bert, max_length=60).padded_length(num_tokens) == expected
 
 
@@ -100,9 +101,9 @@ def test_an_empty_text_is_scored_like_any_other(base_models, sms_csv, name: str)
     """A tokenizer without special tokens (GPT-2's) makes nothing of it."""
     built, prepared = build(make_config(base_models[name], sms_csv))
     features = prepared.task.encode([example(""), example("ok")]).features
-    scores = prepared.task.scores(built.model.eval(), features, PLAIN)
+    scores = prepared.task.encoder.outputs(built.model.eval(), features, PLAIN)
     assert scores.isfinite().all()
-    alone = prepared.task.scores(built.model, features[:1], PLAIN)
+    alone = prepared.task.encoder.outputs(built.model, features[:1], PLAIN)
     torch.testing.assert_close(alone[0], scores[0], rtol=FLOAT32_ROUNDING, atol=FLOAT32_ROUNDING)
 
 
@@ -116,7 +117,7 @@ def test_scores_stand_in_the_order_given_and_stay_under_the_limit(base_models, s
         sizes.append(inputs["input_ids"].numel())
         return model(**inputs)
 
-    scores = task.scores(spy, features, PLAIN)
+    scores = task.encoder.outputs(spy, features, PLAIN)
     expected = torch.cat([logits_of(model, task.collate([f]).inputs) for f in features[::12]])
     torch.testing.assert_close(scores[::12], expected, rtol=FLOAT32_ROUNDING, atol=FLOAT32_ROUNDING)
     assert len(sizes) > 1 and max(sizes) <= SCORE_TOKENS
@@ -124,7 +125,7 @@ def test_scores_stand_in_the_order_given_and_stay_under_the_limit(base_models, s
 
 def test_no_text_no_scores(base_models, sms_csv):
     built, prepared = build(make_config(base_models["bert"], sms_csv))
-    assert prepared.task.scores(built.model, [], PLAIN).shape == (0, 2)
+    assert prepared.task.encoder.outputs(built.model, [], PLAIN).shape == (0, 2)
 
 
 def test_the_loss_is_a_float32_sum_over_targets(base_models, sms_csv):
@@ -132,9 +133,9 @@ def test_the_loss_is_a_float32_sum_over_targets(base_models, sms_csv):
     batch = prepared.task.collate([*prepared.features["train"][:4], Features([2, 9, 3], [IGNORE_INDEX], 1)])
     model = built.model.eval()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = prepared.task.loss(model, batch)
+        output = prepared.task.objective.loss(model, batch)
         logits = model(**batch.inputs).logits
     assert output.loss_sum.dtype == torch.float32
     expected = functional.cross_entropy(logits[:4].float(), batch.labels[:4]) * 4
     torch.testing.assert_close(output.loss_sum, expected)
-    assert output.num_correct.item() == (logits[:4].argmax(-1) == batch.labels[:4]).sum().item()
+    assert output.score_sum.item() == (logits[:4].argmax(-1) == batch.labels[:4]).sum().item()

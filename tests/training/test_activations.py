@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from lorafy.adapters.attach import hold_frozen_weights
 from lorafy.data.batches import StepPlan
 from lorafy.engine.fast_path import build_fast_path
 from lorafy.engine.weights import Unsupported
+from lorafy.models.parameters import hold_frozen_weights
 from lorafy.models.precision import Precision
 from lorafy.training.activations import SHARE_OF_FREE, Activations, fit_into_memory, measure_activations
 from lorafy.training.paths import PlainPath, StepPath
@@ -54,7 +54,7 @@ def test_computed_again_the_gradient_has_the_same_bits(
     plan = StepPlan(len(features), 16, SEED)
     path: StepPath = PlainPath(model, prepared.task, FLOAT32, None)
     if kind == "fast":
-        path = build_fast_path(model, prepared.task.name, FLOAT32.dtype, FLOAT32.device, None)
+        path = build_fast_path(model, prepared.task.objective, FLOAT32.dtype, FLOAT32.device, None)
     expected, kept = gradients(path, model, features, plan), measure_activations(path, model, features, plan)
     again = path.checkpointed()
     assert torch.equal(gradients(again, model, features, plan), expected)

@@ -81,18 +81,18 @@ def test_the_last_checkpoint_survives(
 
 def test_a_disk_that_fills_while_the_result_is_written(small_disk, tmp_path, monkeypatch, tiny_bert, sms_csv):
     """The last checkpoint is saved and the adapter no longer fits: --resume writes it."""
-    import lorafy.training_run as training_run
+    from lorafy.workflows import train as training_run
 
     config = make_config(tiny_bert, sms_csv, train={"max_steps": 2, "batch_size": 8})
-    path, save = small_disk / "run", training_run._save_trained
+    path, write = small_disk / "run", training_run.write_trained
 
-    def save_on_a_full_disk(*arguments):
+    def write_on_a_full_disk(*arguments):
         usage = os.statvfs(small_disk)
         (small_disk / "filler").write_bytes(bytes(usage.f_bavail * usage.f_frsize))
-        save(*arguments)
+        write(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training_run, "_save_trained", save_on_a_full_disk)
+        patch.setattr(training_run, "write_trained", write_on_a_full_disk)
         with pytest.raises(RunError, match="No space left"):
             train(config, path)
     assert RunDirectory(path).trained is None

@@ -102,7 +102,7 @@ def test_a_logged_line_is_the_mean_over_the_targets_since_the_last(tmp_path: Pat
         steps = recorder.steps[slice(*window)]
         targets = sum(stats.num_examples for stats in steps)
         assert record["loss"] == pytest.approx(sum(s.loss * s.num_examples for s in steps) / targets)
-        assert record["accuracy"] == pytest.approx(sum(s.accuracy * s.num_examples for s in steps) / targets)
+        assert record["accuracy"] == pytest.approx(sum(s.score * s.num_examples for s in steps) / targets)
         assert record["learning_rate"] == steps[-1].learning_rate
         assert record["epoch"] == steps[-1].step / STEPS_PER_EPOCH
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,11 +13,13 @@ from torch.nn import functional
 from transformers import BertConfig, BertForSequenceClassification
 
 from lorafy.config.schema import TrainSection
+from lorafy.contracts import ParameterGroup, load_method
 from lorafy.models.precision import Precision
+from lorafy.objectives.classes import ClassCrossEntropy
 from lorafy.tasks.classification import Classification
 from lorafy.training.optim import make_optimizer
 from lorafy.training.paths import PlainPath
-from lorafy.training.step import Stepper, ignore_labels
+from lorafy.training.step import Stepper
 from lorafy.types import IGNORE_INDEX, Batch, Features, LossOutput, NonFiniteLoss
 from tolerances import FLOAT32_ROUNDING, FLOAT64_ROUNDING, FLOAT64_UPDATES
 
@@ -34,7 +37,11 @@ class PadId:
 
 
 class Float64Task:
-    """The Task protocol without a cast: what is left is the step's own arithmetic."""
+    """The Task and the Objective protocol without a cast: what is left is the step's own arithmetic."""
+
+    @property
+    def objective(self) -> Float64Task:
+        return self
 
     def collate(self, features: Sequence[Features]) -> Batch:
         return Classification(PadId(), ["a", "b", "c"], 64).collate(features)
@@ -69,11 +76,11 @@ def make_model(dtype: torch.dtype = torch.float64) -> BertForSequenceClassificat
 
 
 def make_stepper(model: Any, task: Any, max_grad_norm: float | None = None, **settings: Any) -> Stepper:
-    optimizer = make_optimizer(model, TrainSection(**settings))
+    optimizer = make_optimizer(load_method("full").parameter_groups(model), TrainSection(**settings))
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     precision = Precision(torch.float32, CPU)
     path = PlainPath(model, task, precision, None)
-    return Stepper(model, path, optimizer, scaler, Accelerator(), precision, max_grad_norm)
+    return Stepper(model, path, optimizer, scaler, Accelerator(), precision, max_grad_norm, lambda number: None)
 
 
 def gradient_of_split(split: list[list[int]], task: Any, dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -84,7 +91,7 @@ def gradient_of_split(split: list[list[int]], task: Any, dtype: torch.dtype) -> 
         lambda *_: seen.update({name: p.grad.clone() for name, p in model.named_parameters()})
     )
     batches = [task.collate([features[index] for index in cut]) for cut in split]
-    stepper.step(batches, num_targets=6, learning_rate=0.0, seed=0)
+    stepper.step(batches, num_targets=6, learning_rate=0.0, seed=0, number=1)
     return seen
 
 
@@ -119,7 +126,7 @@ def test_a_launchers_settings_do_not_change_the_step(monkeypatch: pytest.MonkeyP
     """`accelerate launch` hands its own config file to the process by these variables."""
     from accelerate.state import AcceleratorState
 
-    from lorafy.training_run import make_accelerator
+    from lorafy.training.processes import make_accelerator
 
     AcceleratorState._reset_state(True)
     monkeypatch.setenv(f"ACCELERATE_{name}", {"GRADIENT_ACCUMULATION_STEPS": "4", "MIXED_PRECISION": "bf16"}[name])
@@ -139,9 +146,9 @@ def test_three_steps_equal_plain_torch(max_grad_norm: float | None):
     optimizer = torch.optim.AdamW(groups, lr=0.0)
     whole = Float64Task().collate(features)
     start = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
-    for rate in (1e-2, 5e-3, 2e-3):
+    for number, rate in enumerate((1e-2, 5e-3, 2e-3), start=1):
         batches = [Float64Task().collate([features[index] for index in cut]) for cut in split]
-        result = stepper.step(batches, num_targets=6, learning_rate=rate, seed=0)
+        result = stepper.step(batches, num_targets=6, learning_rate=rate, seed=0, number=number)
 
         logits = reference(**whole.inputs).logits
         loss = functional.cross_entropy(logits, whole.labels)
@@ -154,13 +161,48 @@ def test_three_steps_equal_plain_torch(max_grad_norm: float | None):
         optimizer.zero_grad()
         assert result.loss_sum / 6 == pytest.approx(loss.item(), rel=FLOAT64_ROUNDING)
         assert result.grad_norm == pytest.approx(norm.item(), rel=FLOAT64_ROUNDING)
-        assert result.num_correct == (logits.argmax(-1) == whole.labels).sum().item()
+        assert result.score_sum == (logits.argmax(-1) == whole.labels).sum().item()
         assert result.num_targets == 6
     moved = {name: tensor - start[name] for name, tensor in ours.state_dict().items()}
     expected = {name: tensor - start[name] for name, tensor in reference.state_dict().items()}
     for name, tensor in expected.items():
         torch.testing.assert_close(moved[name], tensor, rtol=FLOAT64_UPDATES, atol=FLOAT64_UPDATES, msg=name)
     assert all(parameter.grad.count_nonzero() == 0 for parameter in ours.parameters())
+
+
+def test_each_group_of_the_method_learns_at_its_own_rate():
+    def after_a_step(rate: float, head_scale: float) -> dict[str, torch.Tensor]:
+        features, model = make_features(), make_model()
+        stepper = make_stepper(model, Float64Task())
+        parts: dict[bool, list[torch.nn.Parameter]] = {True: [], False: []}
+        for name, parameter in model.named_parameters():
+            parts[name.startswith("classifier.")].append(parameter)
+        groups = [ParameterGroup(parts[False]), ParameterGroup(parts[True], lr_scale=head_scale)]
+        stepper.optimizer = make_optimizer(groups, TrainSection())
+        stepper.step([Float64Task().collate(features)], 6, rate, seed=0, number=1)
+        return model.state_dict()
+
+    found, slow, fast = after_a_step(1e-3, 16.0), after_a_step(1e-3, 1.0), after_a_step(16 * 1e-3, 1.0)
+    assert_near(
+        found, {name: (fast if name.startswith("classifier.") else slow)[name] for name in found}, FLOAT64_ROUNDING
+    )
+    assert not any(torch.equal(fast[name], slow[name]) for name in ("classifier.weight", "bert.pooler.dense.weight"))
+
+
+def test_behind_an_update_the_method_is_told_its_number_while_the_gradients_are_there():
+    features, model, told = make_features(), make_model(), []
+    stepper = make_stepper(model, Float64Task())
+    start = model.classifier.weight.detach().clone()
+
+    def after_update(number: int) -> None:
+        assert not torch.equal(model.classifier.weight, start), "the weights have moved"
+        told.append((number, model.classifier.weight.grad.count_nonzero().item() > 0))
+
+    stepper.after_update = after_update
+    for number in (1, 2):
+        stepper.step([Float64Task().collate(features)], 6, 1e-2, seed=0, number=number)
+    assert told == [(1, True), (2, True)]
+    assert model.classifier.weight.grad.count_nonzero() == 0
 
 
 def test_padding_changes_no_logit():
@@ -173,11 +215,13 @@ def test_padding_changes_no_logit():
 
 def test_ignored_examples_have_no_part_in_the_gradient():
     features, task = make_features(), Float64Task()
+    others = task.collate(features[3:4])
+    ignored = replace(others, labels=ClassCrossEntropy().ignored(others.labels))
     found = []
-    for extra in ([], [ignore_labels(task.collate(features[3:4]))]):
+    for extra in ([], [ignored]):
         model = make_model()
         stepper = make_stepper(model, task)
-        stepper.step([task.collate(features[:3]), *extra], 3, 1e-2, seed=0)
+        stepper.step([task.collate(features[:3]), *extra], 3, 1e-2, seed=0, number=1)
         found.append(model.state_dict())
     assert_near(found[1], found[0], FLOAT64_ROUNDING)
 
@@ -190,7 +234,7 @@ def test_the_seed_decides_the_dropout():
     def loss_at(seed: int) -> float:
         torch.manual_seed(0)
         model = BertForSequenceClassification(config).double().train()
-        return make_stepper(model, task).step([task.collate(features)], 6, 0.0, seed).loss_sum
+        return make_stepper(model, task).step([task.collate(features)], 6, 0.0, seed, number=1).loss_sum
 
     assert loss_at(1) == loss_at(1) != loss_at(2)
 
@@ -209,7 +253,7 @@ class Broken(Float64Task):
         if self.what == "gradient":
             zero = model.classifier.weight.sum() * 0
             wrong = output.loss_sum + zero.sqrt()  # the slope of a root at 0 is infinite
-        return LossOutput(wrong, output.num_correct)
+        return LossOutput(wrong, output.score_sum)
 
 
 @pytest.mark.parametrize(
@@ -219,12 +263,12 @@ def test_a_loss_that_is_no_number_stops_before_any_weight_changes(what: str, sai
     features, model = make_features(), make_model()
     stepper = make_stepper(model, Broken(what))
     healthy = [stepper.path.task.collate(features[:3])]
-    stepper.step(healthy, 3, 1e-2, seed=0)  # so that the optimizer has a state that could be spoilt
+    stepper.step(healthy, 3, 1e-2, seed=0, number=1)  # so that the optimizer has a state that could be spoilt
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     moments = [value.clone() for state in stepper.optimizer.state.values() for value in state.values()]
     batches = [*healthy, stepper.path.task.collate(features[3:5])]
     with pytest.raises(NonFiniteLoss) as caught:
-        stepper.step(batches, 5, 1e-2, seed=0)
+        stepper.step(batches, 5, 1e-2, seed=0, number=2)
     assert said in str(caught.value) and "no weight was changed" in str(caught.value)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
     after = [value for state in stepper.optimizer.state.values() for value in state.values()]

@@ -11,6 +11,7 @@ import torch
 from accelerate import Accelerator
 
 from lorafy.config.schema import TrainSection
+from lorafy.contracts import load_method
 from lorafy.data.batches import StepPlan
 from lorafy.models.precision import Precision
 from lorafy.run_directory import RunDirectory
@@ -79,15 +80,16 @@ def make_training(
     recorder = recorder or Recorder()
     findings = iter(accuracies or [])
     task = Classification(SimpleNamespace(pad_token_id=0), ["a", "b"], 8)
-    precision = Precision(torch.float32, torch.device("cpu"))
+    precision, method = Precision(torch.float32, torch.device("cpu")), load_method("full")
     stepper = Stepper(
         model=model,
         path=PlainPath(model, task, precision, config.micro_batch_size),
-        optimizer=make_optimizer(model, config),
+        optimizer=make_optimizer(method.parameter_groups(model), config),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         accelerator=Accelerator(),
         precision=precision,
         max_grad_norm=1.0,
+        after_update=lambda number: method.after_update(model, number),
     )
     return Training(
         run=RunDirectory(path),
@@ -95,6 +97,7 @@ def make_training(
         seed=5,
         peak_learning_rate=0.1,
         task=task,
+        method=method,
         stepper=stepper,
         features=features,
         plan=StepPlan(len(features), BATCH_SIZE, seed=5),

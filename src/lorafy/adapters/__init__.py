@@ -1,1 +1,1 @@
-"""Seam: what of a model is trained. One file a method (lora, full, none), beside attach, targets and files."""
+"""Seam: what of a model is trained, and how that lies on disk. One file a method; see `AdapterMethod`."""

@@ -2,11 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from ..config.schema import AdapterSection
+from ..config.schema import ModelSection
+from ..contracts import AdapterMethod, Attached, Attachment
+from ..machine.quiet import quiet_transformers
+from ..models.trained_files import head_tensors
+
+ONE_FILE = "1000GB"
+"""Above the size of any model here, so that transformers writes no shards."""
 
 
-def attach(model: Any, config: AdapterSection, head: Sequence[str], base_name: str) -> Any:
-    return model.requires_grad_(True)
+class Full(AdapterMethod):
+    """See `AdapterMethod`."""
+
+    title = "full fine-tuning"
+    learning_rate = 5e-5
+    folder = "model"
+    weights = "model.safetensors"
+    keeps_base = False
+    compare_order = 2
+
+    def attach(self, model: Any, request: Attachment) -> Attached:
+        """Everything is trained."""
+        return Attached(model.requires_grad_(True))
+
+    def save(self, model: Any, folder: Path, head: Sequence[str]) -> None:
+        """The whole model, in transformers' format."""
+        with quiet_transformers():
+            model.save_pretrained(folder, max_shard_size=ONE_FILE)
+
+    def base_section(self, section: ModelSection, folder: Path) -> ModelSection:
+        """The folder itself: it holds a whole model."""
+        return ModelSection(path=str(folder))
+
+    def load(self, base: Any, folder: Path, head: Sequence[str]) -> Any:
+        """The base is what was trained, as it was loaded from the folder."""
+        return base
+
+    @contextmanager
+    def as_base(self, model: Any, head: Sequence[str], load_base: Callable[[], Any]) -> Iterator[Any]:
+        """The base's own weights, loaded again, under the trained head."""
+        base = load_base()
+        base.load_state_dict(head_tensors(model, head), strict=False)
+        yield base
+
+
+METHOD = Full()

@@ -27,11 +27,11 @@ def chat(model: Model, overrides: Overrides = None, system: System = None, base:
 
     It streams and remembers; /base and /tuned answer the same question. `exit` leaves.
     """
-    from ..api import load_language_model
+    from ..api import load_able
     from ..types import ConfigError, Problem
 
     console = messages()
-    language_model = load_language_model(model, overrides or [])
+    language_model = load_able(model, "write", overrides or [])
     if base and not language_model.has_base:
         message = "no effect: this is the original model, and there is no other"
         raise ConfigError(Problem("--base", message, "remove it, or name a run or an adapter"))

@@ -16,7 +16,7 @@ def compare(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False
     The same seed, data and evaluation; one table.
     """
     from ..api import load_recipe
-    from ..comparison_run import run_comparison
+    from ..workflows.compare import run_comparison
 
     console = messages(as_json)
     config, stem = load_recipe(recipe, overrides or [])
@@ -28,18 +28,20 @@ def compare(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False
 
 
 def print_rows(console: Console, rows: list[dict[str, Any]]) -> None:
+    """A line a method: how good it is, what it cost."""
     from rich.table import Table
 
-    from ..report.numbers import count, duration, method, size
+    from ..metrics.numbers import count, duration, size
+    from ..tasks import load_kind
 
-    is_language = rows[0]["task"] == "causal_lm"
-    quality = ("perplexity (95 % interval)", "chrF") if is_language else ("accuracy (95 % interval)", "F1 macro")
-    names = ("method", *quality, "trainable", "share", "memory", "time", "on disk", "rate")
-    table = Table(*names, box=None, header_style="bold")
+    metrics = load_kind(rows[0]["task"]).view.brief
+    names = ("method", *(metric.title for metric in metrics))
+    table = Table(*names, "trainable", "share", "memory", "time", "on disk", "rate", box=None, header_style="bold")
     for row in rows:
+        intervals = ((metric, metric.interval(row)) for metric in metrics)
         table.add_row(
-            method(row["method"]),
-            *(_language_quality(row) if is_language else _class_quality(row)),
+            row["title"],
+            *(f"{m.write(m.value(row))}{f' ({interval})' if interval else ''}" for m, interval in intervals),
             count(row["trainable_parameters"]),
             f"{row['trainable_parameters'] / row['total_parameters']:.2%}",
             size(row["peak_memory_bytes"]),
@@ -48,15 +50,5 @@ def print_rows(console: Console, rows: list[dict[str, Any]]) -> None:
             "" if row["learning_rate"] is None else f"{row['learning_rate']:g}",
         )
     console.print(table)
-    console.print(f"Scored on {rows[0]['num_examples']:,} {rows[0]['split']} examples.", highlight=False)
-
-
-def _class_quality(row: dict[str, Any]) -> tuple[str, str]:
-    low, high = row["accuracy_interval"]
-    return f"{row['accuracy']:.2%} ({low:.2%} to {high:.2%})", f"{row['f1_macro']:.4f}"
-
-
-def _language_quality(row: dict[str, Any]) -> tuple[str, str]:
-    low, high = row["perplexity_interval"]
-    chrf = "" if row["chrf"] is None else f"{row['chrf']:.1f}"
-    return f"{row['perplexity']:.4g} ({low:.4g} to {high:.4g})", chrf
+    scored = f"Scored on {rows[0]['num_examples']:,} {rows[0]['split']} examples; an interval is of 95 %."
+    console.print(scored, highlight=False)

@@ -22,7 +22,7 @@ def demo(
     It evaluates, verifies and predicts too. No network, about a minute.
     """
     from .. import demo as embedded
-    from ..api import load_classifier, train
+    from ..api import load_able, train
     from ..run_directory import next_run_name
 
     console = messages(as_json)
@@ -30,7 +30,7 @@ def demo(
     run = train(embedded.recipe(output_dir), [f"run.name={name}", *(overrides or [])], console=console)
     print_results(console, run.results)
     console.print("\n[bold]Four new messages[/]")
-    predictions = load_classifier(run.path).classify(embedded.MESSAGES)
+    predictions = load_able(run.path, "predict").predict(embedded.MESSAGES)
     if as_json:
         shown = [as_record(prediction) for prediction in predictions]
         print_json({"run": str(run.path), "summary": run.summary, "results": run.results, "predictions": shown})

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ..doctor import Check
+    from ..workflows.doctor import Check
 
 STYLES = {"ok": "green", "warning": "yellow", "error": "bold red"}
 
@@ -23,8 +23,8 @@ def doctor(
 
     from rich.console import Console
 
-    from ..doctor import run_checks
-    from ..environment import describe_environment
+    from ..machine.environment import describe_environment
+    from ..workflows.doctor import run_checks
 
     console = Console(stderr=json_output)
     with console.status("looking at this machine"):

@@ -32,7 +32,7 @@ def generate(
     as_json: AsJson = False,
 ) -> None:
     """Answer one prompt or a file of them. Settings: generation.max_new_tokens=200, or --max_new_tokens 200."""
-    from ..api import load_language_model
+    from ..api import load_able
     from ..inference.prompts import check_output, read_questions, write_answers
     from ..types import ConfigError, Problem
 
@@ -40,7 +40,7 @@ def generate(
         raise ConfigError(Problem("--base", "no effect with --compare, which asks both", "remove one of them"))
     check_output(output_file)
     questions = read_questions(prompt, input_file, system)
-    language_model = load_language_model(model, overrides or [])
+    language_model = load_able(model, "write", overrides or [])
     if (compare or base) and not language_model.has_base:
         option = "--compare" if compare else "--base"
         message = "no effect: this is the original model, and there is no other"

@@ -12,24 +12,24 @@ def plan(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -
     """
     from dataclasses import asdict
 
-    from ..announce import announce_data, announce_model, announce_row
     from ..api import load_recipe
-    from ..assemble import build_model, prepare
-    from ..config.schema import learning_rate
-    from ..forecast import forecast
+    from ..metrics.numbers import duration, size
     from ..models.precision import choose_device, choose_precision
-    from ..report.numbers import duration, size
+    from ..workflows.announce import announce_data, announce_model, announce_row
+    from ..workflows.build import build_model
+    from ..workflows.forecast import forecast
+    from ..workflows.prepare import prepare
 
     console = messages(as_json)
     config, _ = load_recipe(recipe, overrides or [])
     prepared = prepare(config)
     announce_data(console, prepared)
     announce_row(console, prepared)
-    built = build_model(config, prepared.task)
+    built = build_model(prepared)
     precision = choose_precision(config.model.dtype, choose_device())
     announce_model(console, built, precision)
-    cost = forecast(config, prepared, built, precision, console)
-    rate = learning_rate(config)
+    cost = forecast(prepared, built, precision, console)
+    rate = prepared.learning_rate
     console.print(
         f"{cost.num_steps:,} steps of {config.train.batch_size} examples ({cost.num_epochs:.2f} epochs), "
         f"{cost.num_tokens:,} tokens and {cost.padded_share:.0%} padding; "

@@ -13,7 +13,7 @@ import typer
 from .arguments import AsJson, Model, messages
 
 if TYPE_CHECKING:
-    from ..inference.classify import Prediction
+    from ..inference.read_texts import Prediction
 
 
 def predict(
@@ -32,13 +32,12 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Classify texts: label and probability, with --json all of them."""
-    from ..api import load_classifier
+    from ..api import load_able
     from ..inference.tables import check_output, read_texts, write_predictions
 
     check_output(output_file)
     chosen = read_texts(texts, input_file, column)
-    classifier = load_classifier(model)
-    predictions = classifier.classify(chosen)
+    predictions = load_able(model, "predict").predict(chosen)
     if output_file:
         write_predictions(predictions, output_file)
         messages(as_json=True).print(f"{len(predictions):,} predictions written to {output_file}", highlight=False)
@@ -57,4 +56,4 @@ def as_record(prediction: Prediction) -> dict[str, Any]:
 def print_predictions(predictions: Iterable[Prediction]) -> None:
     for prediction in predictions:
         cut = "  (only its start was read)" if prediction.truncated else ""
-        sys.stdout.write(f"{prediction.label}\t{prediction.probability:.1%}\t{prediction.text}{cut}\n")
+        sys.stdout.write(f"{prediction.shown}\t{prediction.text}{cut}\n")

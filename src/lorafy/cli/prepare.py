@@ -17,8 +17,8 @@ def prepare(
     as_json: AsJson = False,
 ) -> None:
     """Load, split and encode the data, and say what pre-flight finds. Trains nothing."""
-    from ..announce import announce_data
     from ..api import prepare
+    from ..workflows.announce import announce_data
 
     console = messages(as_json)
     prepared = prepare(recipe, overrides or [], output)

@@ -251,7 +251,4 @@ def to_yaml(config: RunConfig) -> str:
 
 def config_tree(config: RunConfig) -> dict[str, Any]:
     """The tree as plain values, complete but for keys that have no effect under the chosen method."""
-    tree = config.model_dump(mode="json")
-    if config.adapter.method != "lora":
-        tree["adapter"] = {"method": config.adapter.method}
-    return tree
+    return config.model_dump(mode="json") | {"adapter": config.adapter.effective}

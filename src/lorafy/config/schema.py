@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from ..contracts import plugin_names
 
 
 def _no_boolean(value: Any) -> Any:
@@ -27,6 +38,25 @@ def _refuse(mistakes: list[str]) -> None:
     """For a section's own rules, which look at several keys: one line `key: what is wrong` for each mistake."""
     if mistakes:
         raise ValueError("\n".join(mistakes))
+
+
+class Plugin:
+    """The name of a plug-in: one of lorafy's own, which stand in the reference, or one that another package adds."""
+
+    def __init__(self, seam: str, *names: str):
+        self.seam, self.names = seam, names
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._known, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"enum": list(self.names), "type": "string"}
+
+    def _known(self, name: str) -> str:
+        if name in self.names or name in plugin_names(self.seam):
+            return name
+        *first, last = map(repr, self.names)
+        raise ValueError(f"should be {', '.join(first)} or {last}")
 
 
 Integer = Annotated[int, BeforeValidator(_no_boolean)]
@@ -74,7 +104,11 @@ class Columns(Section):
 
     text: Column = Field(None, description="the text; default: found by its usual names")
     text_pair: Column = Field(None, description="the second text of a pair, where there is one")
-    label: Column = Field(None, description="the label; default: found by its usual names")
+    label: Column | list[Text] = Field(
+        None,
+        description="the label; default: found by its usual names. A list of columns that hold 0 and 1: several labels "
+        "a text (multi_label), named as the columns are",
+    )
     prompt: Column = Field(None, description="the question or instruction; default: found by its usual names")
     input: Column = Field(None, description="what the instruction is about, where there is such a column")
     completion: Column = Field(None, description="the answer; default: found by its usual names")
@@ -96,7 +130,7 @@ class DataSection(Section):
     validation: Text | None = Field(None, description="the same for validation; default: cut from train")
     test: Text | None = Field(None, description="the same for test; default: cut from train when nothing else is given")
     subset: str | None = Field(None, description="configuration of a hub data set, such as sst2 of nyu-mll/glue")
-    format: Literal["auto", "labelled", "completion", "chat", "text"] = Field(
+    format: Annotated[str, Plugin("formats", "auto", "labelled", "completion", "chat", "text")] = Field(
         "auto",
         description="labelled: text and label; completion: question and answer; chat: messages; text: plain text; "
         "auto: by the columns, and by the model where they allow two readings",
@@ -114,6 +148,11 @@ class DataSection(Section):
     train_on_prompt: bool = Field(False, description="language models: learn the questions too, not the answers alone")
     labels: list[str] | None = Field(
         None, min_length=2, description="names for numeric labels: the first names label 0, and so on"
+    )
+    label_separator: Text | None = Field(
+        None,
+        description="multi_label: what stands between the labels of a row; default: a vertical bar, a semicolon or a "
+        "comma, whichever of them comes first in this list and is there",
     )
     max_rows: Integer | None = Field(None, ge=1, description="at most so many rows of train, drawn by the seed")
     split: Split = Field(DEFAULT_SPLIT, description="shares of train, validation and test where lorafy makes the split")
@@ -141,8 +180,12 @@ class DataSection(Section):
         return self
 
 
+WITHOUT_SETTINGS = ("full", "none")
+"""Methods that know none of r, alpha, dropout and target_modules."""
+
+
 class AdapterSection(Section):
-    method: Literal["lora", "full", "none"] = Field(
+    method: Annotated[str, Plugin("adapters", "lora", "full", "none")] = Field(
         "lora", description="lora; full: train all weights; none: train the classification head only"
     )
     r: Integer = Field(16, ge=1, description="rank of the LoRA matrices")
@@ -152,10 +195,15 @@ class AdapterSection(Section):
         "auto", description="layers that get LoRA: auto (all linear layers of the base), or a list of names"
     )
 
+    @property
+    def effective(self) -> dict[str, Any]:
+        """What has an effect under the chosen method."""
+        return {"method": self.method} if self.method in WITHOUT_SETTINGS else self.model_dump(mode="json")
+
     @model_validator(mode="after")
-    def _only_lora_has_settings(self) -> AdapterSection:
+    def _only_settings_with_an_effect(self) -> AdapterSection:
         mistakes = []
-        if self.method != "lora":
+        if self.method in WITHOUT_SETTINGS:
             given = sorted(self.model_fields_set - {"method"})
             mistakes += [f"{key}: no effect with method: {self.method}; remove it" for key in given]
         if self.target_modules == []:
@@ -236,21 +284,15 @@ class GenerationSection(Section):
 class RunConfig(Section):
     run: RunSection = Field(default_factory=RunSection)
     model: ModelSection
-    task: Literal["auto", "classification", "causal_lm"] = Field(
-        "auto", description="classification, or causal_lm: text after text; auto: what columns and model ask for"
+    task: Annotated[str, Plugin("tasks", "auto", "classification", "multi_label", "regression", "causal_lm")] = Field(
+        "auto",
+        description="classification: one label a text; multi_label: any number of labels a text; regression: a number "
+        "a text; causal_lm: text after text; auto: what columns, labels and model ask for",
     )
     data: DataSection
     adapter: AdapterSection = Field(default_factory=AdapterSection)
     train: TrainSection = Field(default_factory=TrainSection)
     generation: GenerationSection = Field(default_factory=GenerationSection)
-    trackers: list[Literal["jsonl", "tensorboard"]] = Field(
+    trackers: list[Annotated[str, Plugin("trackers", "jsonl", "tensorboard")]] = Field(
         ["jsonl", "tensorboard"], description="where metrics go; jsonl is always written"
     )
-
-
-LEARNING_RATES = {"lora": 5e-4, "full": 5e-5, "none": 1e-3}
-"""Defaults by method. LoRA's is ten times full fine-tuning's ("LoRA Without Regret", Schulman et al. 2025)."""
-
-
-def learning_rate(config: RunConfig) -> float:
-    return config.train.learning_rate or LEARNING_RATES[config.adapter.method]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..config.schema import DataSection, RunConfig
-from ..contracts import load_plugin
-from ..formats import labelled
-from ..types import Conversation, DataError, Example, Finding, Problem
+from ..contracts import Records, load_plugin
+from ..types import DataError, Finding, Problem
 from .sources import Table, read_tables
 from .splits import count_labels, downsample, sample_stratified, split_stratified
 
@@ -19,18 +18,16 @@ from .splits import count_labels, downsample, sample_stratified, split_stratifie
 class Corpus:
     """The examples of each split (absent where there is none), read in one format, for one task.
 
-    `label_names` stand in the order of their indices; a language model's data have none. `notes` say what was sampled,
+    `label_names` stand in the order of their indices; none where there are no classes. `notes` say what was sampled,
     cut or left out on the way: rows in = rows kept + rows named there.
     """
 
     splits: dict[str, list[Any]]
     label_names: list[str]
     format: str
+    task: str
+    records: Records
     notes: list[Finding] = field(default_factory=list)
-
-    @property
-    def task(self) -> str:
-        return load_plugin("formats", self.format).TASK
 
     @property
     def scored_split(self) -> str:
@@ -45,172 +42,122 @@ class Corpus:
         return digest.hexdigest()
 
     def summary(self) -> dict[str, Any]:
+        """For each split: its rows, how many of them each class has, and its fingerprint."""
         return {
             name: {"rows": len(examples), "labels": count_labels(examples), "sha256": self.fingerprint(name)}
             for name, examples in self.splits.items()
         }
 
 
-FORMATS = ("chat", "completion", "labelled", "text")
-"""In the order in which they are tried; `labelled` first for a model that was not made to write."""
+def choose_format(data: DataSection, names: Sequence[str], allowed: Sequence[str]) -> str:
+    """The recipe's format, else the first of those that may be meant which recognises the columns."""
+    if data.format != "auto":
+        return data.format
+    in_order = sorted(allowed, key=lambda name: load_plugin("formats", name).PRECEDENCE)
+    found = (name for name in in_order if load_plugin("formats", name).recognises(names, data.columns))
+    return next(found, "completion" if "completion" in allowed else in_order[0])
 
 
-def choose_format(config: RunConfig, names: list[str], generative: bool) -> str:
-    """The recipe's format, else the first that recognises the columns and serves task and model."""
-    if config.data.format != "auto":
-        return config.data.format
-    label_is_named = config.data.columns.label is not None
-    is_labelled = config.task == "classification" or (config.task == "auto" and (label_is_named or not generative))
-    if is_labelled:
-        return "labelled"
-    tried = [name for name in FORMATS if config.task == "auto" or name != "labelled"]
-    found = (name for name in tried if load_plugin("formats", name).recognises(names, config.data.columns))
-    return next(found, "completion")
+def _formats(config: RunConfig, generative: bool, tasks: Mapping[str, Records]) -> list[str]:
+    """Of the task that the recipe names; else of every task, without those that take a model which writes where the
+    model does not or where a label is named."""
+    wanted = list(tasks.values()) if config.task == "auto" else [tasks[config.task]]
+    if config.task == "auto" and (config.data.columns.label is not None or not generative):
+        wanted = [records for records in wanted if not records.needs_writer]
+    return sorted({form for records in wanted for form in records.formats})
 
 
-def load_corpus(config: RunConfig, generative: bool) -> Corpus:
-    """Reads, names, samples, splits and balances. `generative`: whether the model was made to write text.
+Choose = Callable[[str, Sequence[Any]], tuple[str, str | None]]
+"""A format and the training split's examples, their labels raw -> the task, and why, if that is to be said."""
+
+
+def load_corpus(
+    config: RunConfig,
+    generative: bool,
+    tasks: Mapping[str, Records],
+    choose: Choose,
+    untrainable: Callable[[str], list[Problem]],
+) -> Corpus:
+    """Reads, names, samples, splits and balances. generative: whether the model was made to write text. tasks: what
+    each task learns from. untrainable: what else of the recipe is wrong for a task.
 
     Raises DataError and ConfigError with every mistake found on the way.
     """
     tables, problems = read_tables(config.data)
     names = tables["train"].columns if "train" in tables else []
-    chosen = choose_format(config, names, generative)
-    problems += _without_effect(config, chosen)
-    splits: dict[str, list[Any]] = {}
-    for name, table in tables.items():
-        try:
-            splits[name] = _examples(table, config.data, chosen)
-        except DataError as error:
-            problems += [problem for problem in error.problems if problem not in problems]
-    if load_plugin("formats", chosen).TASK == "classification":
-        notes = _drop_unlabelled(splits, config)
-        problems += _row_problems(splits)
-        if config.data.labels is not None:
-            problems += _name_labels(splits, config.data.labels)
-    else:
-        notes = []
-        problems += _blank_messages(splits)
+    form = choose_format(config.data, names, _formats(config, generative, tasks))
+    raw = _of_each(tables, lambda name: _examples(tables[name], config.data, form), problems)
+    task, reason = choose(form, raw.get("train", []))
+    records = tasks[task]
+    problems += [*_without_effect(config, form, task, tasks), *untrainable(task)]
+    if form not in records.formats:
+        raise DataError(problems)
+    splits = _of_each(
+        raw,
+        lambda name: _each(raw[name], lambda example: records.accept(example, config), tables[name]),
+        problems,
+    )
+    settled = records.settle(splits, tables.get("train"), config)
+    problems += settled.problems
     if problems:
         raise DataError(problems)
-    label_names: list[str] = []
-    if chosen == "labelled":
-        label_names = config.data.labels or _label_names(splits["train"], tables["train"], config)
-    notes += _make_splits(splits, config)
-    return Corpus(splits, list(label_names), chosen, notes)
+    notes = [] if reason is None else [Finding("task", "note", f"task: {task}, because {reason}")]
+    notes += [*settled.notes, *_make_splits(splits, config)]
+    return Corpus(splits, settled.label_names, form, task, records, notes)
 
 
-ONLY_LABELLED = ("labels", "balance")
-NO_TURNS = ("labelled", "text")
-ONLY_CONVERSATIONS = ("system", "thinking", "too_long", "train_on_prompt")
-
-
-def _without_effect(config: RunConfig, chosen: str) -> list[Problem]:
-    """Settings that this format or its task does not know."""
-    task = load_plugin("formats", chosen).TASK
-    if config.task not in ("auto", task):
-        message = f"{config.task} does not learn from data in the format {chosen}, but {task} does"
-        return [Problem("task", message, "remove task, or name columns and data.format")]
-    unused = [*(ONLY_LABELLED if task == "causal_lm" else ()), *(ONLY_CONVERSATIONS if chosen in NO_TURNS else ())]
-    what = "plain text" if chosen == "text" else task
-    problems = [
-        Problem(f"data.{key}", f"no effect on {what}", "remove it")
-        for key in unused
-        if getattr(config.data, key) != DataSection.model_fields[key].default
-    ]
-    if task == "causal_lm" and config.adapter.method == "none":
-        fix = "use lora or full; the untrained model is measured beside them"
-        problems.append(Problem("adapter.method", "none trains a classification head: a language model has none", fix))
-    return problems
-
-
-def _examples(table: Table, data: DataSection, chosen: str) -> list[Any]:
-    form = load_plugin("formats", chosen)
-    columns = form.resolve_columns(table.columns, data.columns, table.source)
-    examples, wrong = [], []
-    for record, row in zip(table.records, table.rows, strict=True):
+def _of_each(names: Iterable[str], read: Callable[[str], list[Any]], problems: list[Problem]) -> dict[str, list[Any]]:
+    """What `read` gives for each split, without those that it refuses; what is wrong is added to `problems` once."""
+    found = {}
+    for name in names:
         try:
-            examples.append(form.parse(record, columns, table.source, row, table.label_names))
+            found[name] = read(name)
+        except DataError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    return found
+
+
+def _without_effect(config: RunConfig, form: str, task: str, tasks: Mapping[str, Records]) -> list[Problem]:
+    """A format that the task does not learn from; settings that mean something to other tasks alone."""
+    if form not in tasks[task].formats:
+        others = " or ".join(name for name, records in tasks.items() if form in records.formats)
+        message = f"{task} does not learn from data in the format {form}, but {others} does"
+        return [Problem("task", message, "remove task, or name columns and data.format")]
+    used = tasks[task].uses(form)
+    known = {key for records in tasks.values() for other in records.formats for key in records.uses(other)}
+    return [
+        Problem(f"data.{key}", f"no effect on {task} with the format {form}", "remove it")
+        for key, about in DataSection.model_fields.items()
+        if key in known and key not in used and getattr(config.data, key) != about.default
+    ]
+
+
+def _examples(table: Table, data: DataSection, form: str) -> list[Any]:
+    """Each record as the format reads it, its label as the file has it."""
+    plugin = load_plugin("formats", form)
+    columns = plugin.resolve_columns(table.columns, data.columns, table.source)
+    pairs = zip(table.records, table.rows, strict=True)
+    return _each(
+        list(pairs), lambda pair: plugin.parse(pair[0], columns, table.source, pair[1], table.label_names), table
+    )
+
+
+def _each(items: Sequence[Any], read: Callable[[Any], Any], table: Table) -> list[Any]:
+    """Raises DataError for the first item that cannot be read, with how many there are."""
+    found, wrong = [], []
+    for item in items:
+        try:
+            found.append(read(item))
         except DataError as error:
             wrong.append(error.problems[0])
     if wrong:
         first = wrong[0]
-        message = f"{first.message} in {table.source}; {len(wrong):,} of {len(table.records):,} rows are like that"
+        message = f"{first.message} in {table.source}; {len(wrong):,} of {len(items):,} rows are like that"
         raise DataError(Problem(first.where, message, first.fix))
-    return examples
+    return found
 
 
-WITHOUT = {"assistant": "an answer", "user": "a question", "system": "a system message", "text": "text"}
-
-
-def _blank_messages(splits: dict[str, list[Conversation]]) -> list[Problem]:
-    problems = []
-    for name, examples in splits.items():
-        for role, what in WITHOUT.items():
-            rows = [e for e in examples if any(m.role == role and not m.content.strip() for m in e.messages)]
-            if rows:
-                problems.append(_rows_without(name, rows, len(examples), what))
-    return problems
-
-
-def _rows_without(split: str, rows: list[Any], total: int, what: str) -> Problem:
-    shown = ", ".join(str(example.row) for example in rows[:5]) + (", ..." if len(rows) > 5 else "")
-    message = f"{len(rows):,} of {total:,} rows without {what} in {rows[0].source}: row {shown}"
-    return Problem(f"data.{split}", message, "fill them in or remove them")
-
-
-def _drop_unlabelled(splits: dict[str, list[Example]], config: RunConfig) -> list[Finding]:
-    """A split whose labels are all absent, or all -1 (GLUE's test), cannot be scored: left out, and that is said."""
-    notes = []
-    for name in ("validation", "test"):
-        if name in splits and all(example.label in (None, "-1") for example in splits[name]):
-            rows = len(splits.pop(name))
-            fix = f"give labelled data as data.{name}" if getattr(config.data, name) else None
-            notes.append(Finding("labels", "note", f"the {name} split has no labels ({rows:,} rows): not scored", fix))
-    return notes
-
-
-def _row_problems(splits: dict[str, list[Example]]) -> list[Problem]:
-    problems = []
-    for name, examples in splits.items():
-        empty = [example for example in examples if not example.key[0] or example.key[1] == ""]
-        unlabelled = [example for example in examples if example.label is None]
-        for rows, what in ((empty, "text"), (unlabelled, "a label")):
-            if rows:
-                problems.append(_rows_without(name, rows, len(examples), what))
-    return problems
-
-
-def _name_labels(splits: dict[str, list[Example]], names: list[str]) -> list[Problem]:
-    """Gives numeric labels the recipe's names, in place."""
-    numbered = {str(index): name for index, name in enumerate(names)}
-    problems = []
-    for split, examples in splits.items():
-        unknown = sorted({str(example.label) for example in examples} - set(numbered) - set(names))
-        if unknown:
-            message = f"labels {', '.join(unknown[:5])} of {split} are neither these names nor 0 to {len(names) - 1}"
-            problems.append(Problem("data.labels", message, f"{len(names)} names are given: {', '.join(names)}"))
-            continue
-        for index, example in enumerate(examples):
-            if example.label not in names:
-                name = numbered[str(example.label)]
-                examples[index] = Example(example.text, name, example.source, example.row, example.text_pair)
-    return problems
-
-
-def _label_names(examples: list[Example], table: Table, config: RunConfig) -> list[str]:
-    """In the data set's own order where it has one (ClassLabel), numbers by size, else by the alphabet."""
-    labels = {example.label for example in examples if example.label is not None}
-    column = labelled.resolve_columns(table.columns, config.data.columns, table.source).label
-    named = table.label_names.get(str(column))
-    if named is not None and labels <= set(named):
-        return named
-    if all(re.fullmatch(r"-?[0-9]{1,18}", label) for label in labels):
-        return sorted(labels, key=int)
-    return sorted(labels)
-
-
-def _make_splits(splits: dict[str, list[Example]], config: RunConfig) -> list[Finding]:
+def _make_splits(splits: dict[str, list[Any]], config: RunConfig) -> list[Finding]:
     """Fills in the splits that were not given, samples and balances train, in place."""
     data, seed, notes = config.data, config.run.seed, []
     if data.max_rows is not None and data.max_rows < len(splits["train"]):

@@ -20,7 +20,7 @@ def split_stratified(examples: Sequence[Example], shares: Sequence[float], seed:
         groups[example.key].append(index)
     by_label: dict[str | None, list[list[int]]] = defaultdict(list)
     for indices in groups.values():
-        by_label[examples[indices[0]].label].append(indices)
+        by_label[examples[indices[0]].stratum].append(indices)
 
     parts: list[list[int]] = [[] for _ in shares]
     for label in sorted(by_label, key=str):
@@ -57,14 +57,14 @@ def downsample(examples: Sequence[Example], seed: int) -> list[Example]:
 
 
 def count_labels(examples: Iterable[Example]) -> dict[str, int]:
-    """How many examples each label has, most frequent first. Unlabelled ones are not counted."""
-    return dict(Counter(example.label for example in examples if example.label is not None).most_common())
+    """How many examples each class has, most frequent first."""
+    return dict(Counter(name for example in examples for name in example.classes).most_common())
 
 
 def _indices_by_label(examples: Sequence[Example]) -> dict[str | None, list[int]]:
     by_label: dict[str | None, list[int]] = defaultdict(list)
     for index, example in enumerate(examples):
-        by_label[example.label].append(index)
+        by_label[example.stratum].append(index)
     return by_label
 
 

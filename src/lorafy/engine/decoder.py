@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 
 from ..kernels.nouns import NO_DROPOUT, Dropout, Linear, Norm, Rotary, Sequences
+from ..objectives.tokens import TokenCrossEntropy
 from ..types import Batch, LossOutput
 from .recompute import again, once
 
@@ -60,8 +61,9 @@ class Decoder:
     head: Linear
     dtype: torch.dtype
 
-    def loss(self, ops: ModuleType, batch: Batch, recompute: bool = False) -> LossOutput:
-        """The SUM over targets. batch: as of `packed.pack_sequences`; without keys nothing is dropped."""
+    def loss(self, ops: ModuleType, batch: Batch, objective: TokenCrossEntropy, recompute: bool = False) -> LossOutput:
+        """The SUM over targets: `objective` is computed with the output layer, the logits are never kept. batch: as of
+        `packed.pack_sequences`; without keys nothing is dropped."""
         inputs, run = batch.inputs, again if recompute else once
         starts, keys, rows = inputs["starts"], inputs.get("keys"), inputs["query_rows"]
         with torch.no_grad():

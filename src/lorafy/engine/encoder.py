@@ -9,8 +9,8 @@ from types import ModuleType
 import torch
 from torch.nn import functional
 
+from ..contracts import TextObjective
 from ..kernels.nouns import NO_DROPOUT, Dropout, Linear, Norm, Sequences
-from ..tasks.classification import summed_loss
 from ..types import Batch, LossOutput
 from .recompute import again, once
 
@@ -81,9 +81,9 @@ class Encoder:
     head: Head
     dtype: torch.dtype
 
-    def loss(self, ops: ModuleType, batch: Batch, recompute: bool = False) -> LossOutput:
-        """Cross-entropy SUMMED over texts. batch: as of `packed.pack_texts`."""
-        return summed_loss(self.logits(ops, batch, recompute), batch.labels)
+    def loss(self, ops: ModuleType, batch: Batch, objective: TextObjective, recompute: bool = False) -> LossOutput:
+        """The objective's SUM over texts. batch: as of `packed.pack_texts`."""
+        return objective.of_outputs(self.logits(ops, batch, recompute), batch.labels)
 
     def logits(self, ops: ModuleType, batch: Batch, recompute: bool = False) -> torch.Tensor:
         """(B, C), float32. batch: as of `packed.pack_texts`; without keys nothing is dropped."""

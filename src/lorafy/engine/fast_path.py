@@ -4,25 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from types import ModuleType
 from typing import Any, Protocol
 
 import torch
 from peft import PeftModel
 
-from ..contracts import plugin_names
+from ..contracts import Objective, load_plugin, plugin_names
 from ..kernels import compiled, gpu
 from ..kernels.build import CannotBuild, load_library
 from ..kernels.nouns import Linear
 from ..kernels.peft_layer import FusedLinear
+from ..objectives import TEXTS, TOKENS
 from ..types import Batch, Features, LossOutput
 from .packed import MAX_TOKENS, Rounding, cut, exactly, pack_sequences, pack_texts, rounded
 from .weights import Reader, Unsupported
 
 PACKERS: dict[str, Callable[[Sequence[Features], Sequence[int], int | None, Rounding], Batch]] = {
-    "classification": pack_texts,
-    "causal_lm": pack_sequences,
+    TEXTS: pack_texts,
+    TOKENS: pack_sequences,
 }
 
 GPU_MAX_TOKENS = 16_384
@@ -32,7 +32,9 @@ GPU_MAX_TOKENS = 16_384
 class Network(Protocol):
     """A forward pass over a model's own parameters."""
 
-    def loss(self, ops: ModuleType, batch: Batch, recompute: bool = False) -> LossOutput: ...
+    def loss(self, ops: ModuleType, batch: Batch, objective: Any, recompute: bool = False) -> LossOutput:
+        """The objective's SUM over targets, in fp32."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class FastPath:
     """
 
     network: Network
-    task: str
+    objective: Objective
     ops: ModuleType
     max_examples: int | None = None
     max_tokens: int = MAX_TOKENS
@@ -54,29 +56,29 @@ class FastPath:
     def batches(self, features: Sequence[Features], numbers: Sequence[int], seed: int | None) -> list[Batch]:
         """One step's examples as micro-batches. numbers: which examples of the training split they are. seed: decides
         the dropout masks, whatever the cut; None: nothing is dropped."""
-        pack = PACKERS[self.task]
+        pack = PACKERS[self.objective.reads]
         runs = cut([len(feature) for feature in features], self.max_examples, self.max_tokens)
         chosen = [([features[i] for i in run], [numbers[i] for i in run]) for run in runs]
         return [pack(*examples, seed, self.round_rows) for examples in chosen]
 
     def loss(self, batch: Batch) -> LossOutput:
         """The SUM over targets, in fp32."""
-        return self.network.loss(self.ops, batch, self.recompute)
+        return self.network.loss(self.ops, batch, self.objective, self.recompute)
 
     def checkpointed(self) -> FastPath:
         return replace(self, recompute=True)
 
 
 def build_fast_path(
-    model: Any, task: str, dtype: torch.dtype, device: torch.device, max_examples: int | None
+    model: Any, objective: Objective, dtype: torch.dtype, device: torch.device, max_examples: int | None
 ) -> FastPath:
     """Over the parameters of `model` (peft's, or the bare one). Raises Unsupported with the reason."""
     ops = operations(dtype, device)
     bare = model.get_base_model() if isinstance(model, PeftModel) else model
-    network = read_network(bare, task, dtype)
+    network = read_network(bare, objective.reads, dtype)
     if ops is gpu:
-        return FastPath(network, task, ops, max_examples, GPU_MAX_TOKENS, exactly)
-    return FastPath(network, task, ops, max_examples)
+        return FastPath(network, objective, ops, max_examples, GPU_MAX_TOKENS, exactly)
+    return FastPath(network, objective, ops, max_examples)
 
 
 def build_fused_layers(model: Any, dtype: torch.dtype, device: torch.device) -> list[tuple[FusedLinear, Linear]]:
@@ -107,12 +109,12 @@ def operations(dtype: torch.dtype, device: torch.device) -> ModuleType:
         raise Unsupported(str(error)) from error
 
 
-def read_network(bare: Any, task: str, dtype: torch.dtype) -> Network:
-    """Raises Unsupported where the model has or trains what the fast path does not know."""
+def read_network(bare: Any, reads: str, dtype: torch.dtype) -> Network:
+    """reads: the objective's. Raises Unsupported where the model has or trains what the fast path does not know."""
     kind, known = bare.config.model_type.replace("-", "_"), plugin_names("engine/families")
-    family = import_module(f".families.{kind}", __package__) if kind in known else None
-    if family is None or task != family.TASK:
-        raise Unsupported(f"it is not written for {kind} with {task} ({', '.join(known)})")
+    family = load_plugin("engine/families", kind) if kind in known else None
+    if family is None or reads != family.READS:
+        raise Unsupported(f"it is not written for {kind} with outputs for {reads} ({', '.join(known)})")
     reader = Reader(dtype)
     network = family.read(bare, reader)
     used = {id(parameter) for parameter in reader.used}

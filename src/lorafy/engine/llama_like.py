@@ -11,7 +11,7 @@ from .weights import Reader, Unsupported, activation_name
 
 
 def read(model: Any, reader: Reader) -> Decoder:
-    """model: LlamaForCausalLM or one of its kin, peft's adapters inside."""
+    """model: a Llama with its language head, or one of its kin, peft's adapters inside."""
     body, config = model.model, model.config
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     if kinds != {"full_attention"} or (getattr(config, "sliding_window", None) and not hasattr(config, "layer_types")):

@@ -7,6 +7,7 @@ from itertools import chain
 
 import torch
 
+from ..encoding.texts import label_tensor
 from ..kernels.reference import row_keys
 from ..types import IGNORE_INDEX, Batch, Features
 
@@ -51,14 +52,13 @@ def exactly(num_tokens: int) -> int:
 def pack_texts(
     features: Sequence[Features], numbers: Sequence[int], seed: int | None, round_rows: Rounding = rounded
 ) -> Batch:
-    """Of classification: the inputs of `_tokens`, and a label for each text (B,)."""
+    """Of texts: the inputs of `_tokens`, and what each is labelled with."""
     inputs, longest = _tokens([feature.input_ids for feature in features], numbers, seed, round_rows)
     if any(feature.token_type_ids is not None for feature in features):
         kinds = [feature.token_type_ids or [0] * len(feature) for feature in features]
         spare = len(inputs["input_ids"]) - sum(map(len, kinds))
         inputs["token_type_ids"] = torch.tensor([*chain.from_iterable(kinds), *[0] * spare])
-    labels = torch.tensor([label for feature in features for label in feature.labels])
-    return Batch(inputs, labels, [feature.row for feature in features], longest)
+    return Batch(inputs, label_tensor(features), [feature.row for feature in features], longest)
 
 
 def pack_sequences(

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy
+import torch
 
+from ..encoding.conversations import ConversationEncoder
+from ..encoding.lengths import of_like_length
 from ..models.precision import Precision
-from ..tasks.causal_lm import CausalLM, perplexity
-from ..types import Conversation, Encoded, Message
+from ..objectives.tokens import token_losses
+from ..types import Conversation, Encoded, Features, Message
 from .text_metrics import text_metrics
 
 BOOTSTRAP_SAMPLES = 1_000
+SCORE_TOKENS = 2_048
+"""Padded tokens of one forward without gradients."""
 
 
 class Written(Protocol):
@@ -56,11 +62,39 @@ def questions(examples: Sequence[Conversation], most: int) -> list[Asked]:
     return list(found.values())
 
 
+def token_sums(
+    model: Any, encoder: ConversationEncoder, features: Sequence[Features], precision: Precision, max_tokens: int
+) -> tuple[list[float], list[int], list[int]]:
+    """For each sequence: its targets' losses summed, how many were predicted right, how many there are. max_tokens:
+    padded ones of a forward pass. `model` is in eval mode."""
+    losses, correct = [0.0] * len(features), [0] * len(features)
+    lengths = [len(feature) for feature in features]
+    for rows in of_like_length(lengths, encoder.padded_length, min(SCORE_TOKENS, max_tokens)):
+        batch = encoder.collate([features[row] for row in rows]).to(precision.device)
+        with torch.inference_mode(), precision.autocast():
+            batch_losses, batch_correct = token_losses(model, batch)
+        sums, hits = batch_losses.double().sum(1).tolist(), batch_correct.sum(1).tolist()
+        for row, loss, count in zip(rows, sums, hits, strict=True):
+            losses[row], correct[row] = loss, count
+    return losses, correct, [feature.num_targets for feature in features]
+
+
+def perplexity(loss: float) -> float:
+    """exp of a mean loss; what is too great for a float is told as its greatest."""
+    return math.exp(min(loss, 700.0))
+
+
 def score(
-    model: Any, task: CausalLM, encoded: Encoded, asked: Sequence[Asked], write: Write, precision: Precision
+    model: Any,
+    encoder: ConversationEncoder,
+    encoded: Encoded,
+    asked: Sequence[Asked],
+    write: Write,
+    precision: Precision,
+    max_tokens: int,
 ) -> tuple[dict[str, Any], list[Written]]:
     """`metrics` of eval_results.json, of a model in eval mode, and the answers that it wrote."""
-    losses, correct, targets = task.sums(model, encoded.features, precision)
+    losses, correct, targets = token_sums(model, encoder, encoded.features, precision, max_tokens)
     loss = sum(losses) / sum(targets)
     low, high = _bootstrap_loss(losses, targets)
     metrics = {

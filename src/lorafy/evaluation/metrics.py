@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy
 import torch
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from sklearn.metrics import confusion_matrix, f1_score, precision_recall_fscore_support
+from torch.nn import functional
 
-from ..tasks.classification import quick_metrics
+from ..types import Features
 
 BOOTSTRAP_SAMPLES = 1_000
 Z_95 = 1.959964  # normal quantile of a two-sided 95 % interval
@@ -58,6 +59,16 @@ def wilson_interval(num_correct: int, total: int) -> list[float]:
     return [max(0.0, centre - half), min(1.0, centre + half)]
 
 
+def bootstrap_intervals(
+    num_rows: int, measure: Callable[[numpy.ndarray], Mapping[str, float]]
+) -> dict[str, list[float]]:
+    """95 % percentile intervals of what `measure` says of rows drawn with replacement (1,000 resamples, seed 0)."""
+    generator = numpy.random.default_rng(0)
+    draws = [measure(generator.integers(0, num_rows, num_rows)) for _ in range(BOOTSTRAP_SAMPLES)]
+    bounds = {key: numpy.percentile([draw[key] for draw in draws], [2.5, 97.5]) for key in draws[0]}
+    return {key: [float(low), float(high)] for key, (low, high) in bounds.items()}
+
+
 def _bootstrap_f1(truth: numpy.ndarray, predicted: numpy.ndarray, present: list[int]) -> list[float]:
     """Percentile interval of macro F1 over resampled confusion counts, each draw's mean over the classes it shows."""
     generator = numpy.random.default_rng(0)
@@ -70,3 +81,18 @@ def _bootstrap_f1(truth: numpy.ndarray, predicted: numpy.ndarray, present: list[
     f1 = 2 * hits / numpy.maximum(claimed + actual, 1)
     low, high = numpy.percentile(f1.sum(1) / shown.sum(1), [2.5, 97.5])
     return [float(low), float(high)]
+
+
+def class_indices(features: Sequence[Features]) -> torch.Tensor:
+    """The classes of texts as indices (N,)."""
+    return torch.tensor([feature.labels[0] for feature in features])
+
+
+def quick_metrics(scores: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+    """What the training loop asks for: mean loss, accuracy, macro F1. scores: logits (N, C); labels: (N,)."""
+    predicted = scores.argmax(-1)
+    return {
+        "loss": functional.cross_entropy(scores.double(), labels).item(),
+        "accuracy": (predicted == labels).double().mean().item(),
+        "f1_macro": float(f1_score(labels, predicted, average="macro", zero_division=0)),
+    }

@@ -10,7 +10,7 @@ from ..config.schema import Columns
 from ..types import Conversation, DataError, Message, Problem
 from . import ColumnSearch, as_text, cell, filled, value_at
 
-TASK = "causal_lm"
+PRECEDENCE = 10
 USUAL_MESSAGES = ("messages", "conversations", "conversation", "dialog")
 ROLES = {
     "system": "system",

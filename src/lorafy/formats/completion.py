@@ -9,7 +9,7 @@ from ..config.schema import Columns
 from ..types import Conversation, Message
 from . import ColumnSearch, cell, filled, value_at
 
-TASK = "causal_lm"
+PRECEDENCE = 20
 USUAL_PAIRS = (
     ("prompt", "completion"),
     ("instruction", "output"),

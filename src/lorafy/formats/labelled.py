@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..config.schema import Columns
-from ..types import DataError, Example, Problem
-from . import ColumnSearch, as_text, cell
-from . import value_at as value_at
+from ..types import Example
+from . import ColumnSearch, as_text, cell, value_at
 
-TASK = "classification"
+PRECEDENCE = 30
 USUAL_TEXT = (
     "text",
     "sentence",
@@ -54,6 +53,10 @@ def resolve_columns(names: Sequence[str], config: Columns, where: str, *, answer
             text = search.usual("text", USUAL_TEXT)
     label = None
     if answered:
+        if isinstance(config.label, list):
+            several = [search.given("label", name) for name in config.label]
+            search.finish(text=text, text_pair=text_pair, **{f"label {name}": name for name in several})
+            return Columns(text=text, text_pair=text_pair, label=config.label)
         label = search.given("label", config.label) or search.usual("label", USUAL_LABEL)
     search.finish(text=text, text_pair=text_pair, label=label)
     return Columns(text=text, text_pair=text_pair, label=label)
@@ -62,31 +65,40 @@ def resolve_columns(names: Sequence[str], config: Columns, where: str, *, answer
 def parse(
     record: Mapping[str, Any], columns: Columns, source: str, row: int, label_names: Mapping[str, list[str]]
 ) -> Example:
-    """One record as an Example. A label that is absent, empty or no index of a class (GLUE's -1) becomes None.
+    """One record as an Example, its label as the file has it; of several columns, a mapping by their names. One that is
+    no index of a class (GLUE's -1) becomes None.
 
     Raises DataError where the text or the label is neither a text nor a number.
     """
-    label = None if columns.label is None else _label_cell(record, str(columns.label), row)
-    names = label_names.get(str(columns.label))
-    if names is not None:
-        label = names[label] if isinstance(label, int) and 0 <= label < len(names) else None
+    label: Any
+    if isinstance(columns.label, list):
+        label = {name: cell(record, name, "label", row) for name in columns.label}
+    else:
+        label = None if columns.label is None else _label_cell(record, str(columns.label), row)
+        names = label_names.get(str(columns.label))
+        if names is not None:
+            label = [_named(one, names) for one in label] if isinstance(label, list) else _named(label, names)
     text_pair = None if columns.text_pair is None else cell(record, str(columns.text_pair), "text_pair", row)
     return Example(
         text=as_text(cell(record, str(columns.text), "text", row)),
         text_pair=None if columns.text_pair is None else as_text(text_pair),
-        label=label_text(label),
+        label=label,
         source=source,
         row=row,
     )
 
 
 def _label_cell(record: Mapping[str, Any], column: str, row: int) -> Any:
-    value = cell(record, column, "label", row)
-    several = record.get(column)
-    if isinstance(several, list) and len(several) > 1:
-        message = f"'{column}' holds {len(several)} labels (row {row}): one label a text is learned here"
-        raise DataError(Problem("data.columns.label", message, "keep one label a row"))
-    return value
+    """The label as the file has it: a text, a number, None, or a list of such."""
+    value = value_at(record, column, whole=True)
+    if isinstance(value, list) and not any(isinstance(one, list | Mapping | bytes) for one in value):
+        return value
+    return cell(record, column, "label", row)
+
+
+def _named(index: Any, names: Sequence[str]) -> str | None:
+    """The name of a class index; None for what is no index of a class, as GLUE's -1."""
+    return names[index] if isinstance(index, int) and 0 <= index < len(names) else None
 
 
 def label_text(value: Any) -> str | None:

@@ -9,7 +9,7 @@ from ..config.schema import Columns
 from ..types import Conversation, Message
 from . import ColumnSearch, cell, filled
 
-TASK = "causal_lm"
+PRECEDENCE = 40
 USUAL_TEXT = ("text", "content", "story", "document")
 
 

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..config.schema import GenerationSection
+from ..encoding.conversations import ConversationEncoder
 from ..models.precision import Precision
-from ..tasks.causal_lm import CausalLM
 from ..types import Message
 from .generate import Answer, generate
 
 
 @dataclass
 class Chat:
-    """speaker: gives the model that answers, the tuned one or (True) the base; both in eval mode on the device.
+    """speakers: gives the model that answers, the tuned one or (True) the base; both in eval mode on the device.
 
     `history` holds the messages so far; `num_forgotten` counts the turns that no longer fit into the context.
     """
 
-    speaker: Callable[[bool], Any]
-    task: CausalLM
+    speakers: Callable[[bool], AbstractContextManager[Any]]
+    encoder: ConversationEncoder
     settings: GenerationSection
     precision: Precision
     seed: int = 0
@@ -45,15 +46,16 @@ class Chat:
 
     def _answer(self, messages: list[Message], on_text: Callable[[str], None] | None) -> Answer:
         kept = self._within_context(messages)
-        answer = generate(
-            self.speaker(self.use_base),
-            self.task,
-            [self._with_system(kept)],
-            self.settings,
-            self.precision,
-            seed=self.seed + len(kept),
-            on_text=on_text,
-        )[0]
+        with self.speakers(self.use_base) as model:
+            (answer,) = generate(
+                model,
+                self.encoder,
+                [self._with_system(kept)],
+                self.settings,
+                self.precision,
+                seed=self.seed + len(kept),
+                on_text=on_text,
+            )
         self.history = [*kept, Message("assistant", answer.text)]
         self.num_forgotten += (len(messages) - len(kept)) // 2
         return answer
@@ -63,7 +65,7 @@ class Chat:
 
     def _within_context(self, messages: list[Message]) -> list[Message]:
         """Without the oldest turns where question and a full answer would not fit."""
-        room = max(self.task.context_length - self.settings.max_new_tokens, self.task.context_length // 2)
-        while len(messages) > 2 and len(self.task.renderer.question_ids(self._with_system(messages))) > room:
+        room = max(self.encoder.context_length - self.settings.max_new_tokens, self.encoder.context_length // 2)
+        while len(messages) > 2 and len(self.encoder.renderer.question_ids(self._with_system(messages))) > room:
             messages = messages[2:]
         return messages

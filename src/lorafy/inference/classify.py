@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..models.precision import Precision
-from ..tasks.classification import Classification
-from ..types import Example
+from ..encoding.texts import TextEncoder
+from .read_texts import TextPair, TextReader
+from .trained import Trained
 
 
 @dataclass(frozen=True)
@@ -21,19 +21,35 @@ class Prediction:
     probabilities: dict[str, float]
     truncated: bool = False
 
+    @property
+    def shown(self) -> str:
+        """What is predicted, as a line of the terminal begins."""
+        return f"{self.label}\t{self.probability:.1%}"
 
-def classify(
-    model: Any, task: Classification, texts: Sequence[str | tuple[str, str]], precision: Precision
-) -> list[Prediction]:
-    """`model` is in eval mode on the precision's device."""
-    pairs = [(text, None) if isinstance(text, str) else text for text in texts]
-    examples = [Example(first, None, "input", row, second) for row, (first, second) in enumerate(pairs, start=1)]
-    features = task.encode(examples).features
-    scores = task.scores(model, features, precision)
-    predictions = []
-    for example, feature, row in zip(examples, features, scores.double().softmax(-1), strict=True):
-        best = int(row.argmax())
-        probabilities = {name: row[index].item() for index, name in enumerate(task.label_names)}
-        label = task.label_names[best]
-        predictions.append(Prediction(example.text, label, probabilities[label], probabilities, feature.truncated))
-    return predictions
+    @property
+    def cells(self) -> dict[str, Any]:
+        """A row of a csv file, a column for each probability."""
+        shares = {f"probability_{name}": f"{value:.6f}" for name, value in self.probabilities.items()}
+        return {"text": self.text, "label": self.label, "probability": f"{self.probability:.6f}", **shares}
+
+
+class Classifier(TextReader):
+    """A trained model, merged and ready: `load("runs/demo-1").classify(["a text"])`."""
+
+    def __init__(self, trained: Trained, encoder: TextEncoder, label_names: Sequence[str]):
+        super().__init__(trained, encoder)
+        self.labels = list(label_names)
+
+    def classify(self, texts: Sequence[TextPair]) -> list[Prediction]:
+        """One prediction a text; a pair of texts is a tuple."""
+        examples, features, outputs = self.read(texts)
+        predictions = []
+        for example, feature, row in zip(examples, features, outputs.double().softmax(-1), strict=True):
+            probabilities = {name: row[index].item() for index, name in enumerate(self.labels)}
+            label = self.labels[int(row.argmax())]
+            predictions.append(Prediction(example.text, label, probabilities[label], probabilities, feature.truncated))
+        return predictions
+
+    def predict(self, texts: Sequence[TextPair]) -> list[Prediction]:
+        """The same, under the name that every model which reads texts has."""
+        return self.classify(texts)

@@ -13,10 +13,10 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 from transformers.generation.streamers import BaseStreamer
 
 from ..config.schema import GenerationSection
+from ..encoding.conversations import ConversationEncoder
+from ..encoding.prompt import Renderer
+from ..machine.quiet import quiet_transformers
 from ..models.precision import Precision
-from ..prompt import Renderer
-from ..quiet import quiet_transformers
-from ..tasks.causal_lm import CausalLM
 from ..types import DataError, Message, Problem
 
 BATCH_SIZE = 16
@@ -52,7 +52,7 @@ class Answer:
 
 def generate(
     model: Any,
-    task: CausalLM,
+    encoder: ConversationEncoder,
     conversations: Sequence[Sequence[Message]],
     settings: GenerationSection,
     precision: Precision,
@@ -66,18 +66,18 @@ def generate(
     on_text: is handed the text of a single conversation's answer while it is written.
     Raises DataError where a question is longer than the model reads.
     """
-    prompts = [task.renderer.question_ids(messages) for messages in conversations]
-    too_long = [index for index, ids in enumerate(prompts, start=1) if len(ids) >= task.context_length]
+    prompts = [encoder.renderer.question_ids(messages) for messages in conversations]
+    too_long = [index for index, ids in enumerate(prompts, start=1) if len(ids) >= encoder.context_length]
     if too_long:
-        message = f"longer than the {task.context_length:,} tokens that this model reads: {len(too_long)} of them"
+        message = f"longer than the {encoder.context_length:,} tokens that this model reads: {len(too_long)} of them"
         raise DataError(Problem(f"prompt {too_long[0]}", message, "shorten it"))
     assert on_text is None or len(prompts) == 1, "only one answer can be streamed"
     answers: dict[int, Answer] = {}
     devices = [precision.device] if precision.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), quiet_transformers():
         torch.manual_seed(seed)
-        for rows, room in _batches([len(ids) for ids in prompts], settings.max_new_tokens, task.context_length):
-            found = _generate_batch(model, task, [prompts[row] for row in rows], settings, room, precision, on_text)
+        for rows, room in _batches([len(ids) for ids in prompts], settings.max_new_tokens, encoder.context_length):
+            found = _generate_batch(model, encoder, [prompts[row] for row in rows], settings, room, precision, on_text)
             answers.update(zip(rows, found, strict=True))
     return [answers[index] for index in range(len(prompts))]
 
@@ -94,7 +94,7 @@ def _batches(lengths: Sequence[int], max_new_tokens: int, context_length: int) -
 
 def _generate_batch(
     model: Any,
-    task: CausalLM,
+    encoder: ConversationEncoder,
     prompts: Sequence[list[int]],
     settings: GenerationSection,
     room: int,
@@ -102,20 +102,20 @@ def _generate_batch(
     on_text: Callable[[str], None] | None,
 ) -> list[Answer]:
     longest = max(len(ids) for ids in prompts)
-    inputs = torch.full((len(prompts), longest), task.tokenizer.pad_token_id, dtype=torch.long)
+    inputs = torch.full((len(prompts), longest), encoder.tokenizer.pad_token_id, dtype=torch.long)
     mask = torch.zeros_like(inputs)
     for row, ids in enumerate(prompts):
         inputs[row, longest - len(ids) :] = torch.tensor(ids)
         mask[row, longest - len(ids) :] = 1
-    ends = stop_ids(model, task)
+    ends = stop_ids(model, encoder)
     loops = LoopStop(longest, len(prompts))
     with torch.inference_mode(), precision.autocast():
         written = model.generate(
             input_ids=inputs.to(precision.device),
             attention_mask=mask.to(precision.device),
-            generation_config=_generation_config(model, settings, room, ends, task.tokenizer.pad_token_id),
+            generation_config=_generation_config(model, settings, room, ends, encoder.tokenizer.pad_token_id),
             stopping_criteria=StoppingCriteriaList([loops]),
-            streamer=None if on_text is None else _Streamer(task.renderer, ends, on_text),
+            streamer=None if on_text is None else _Streamer(encoder.renderer, ends, on_text),
         )
     answers = []
     for row, ids in enumerate(written[:, longest:].tolist()):
@@ -125,14 +125,14 @@ def _generate_batch(
         kept = ids[:loop] if looped else ids[:stop]
         ended = stop is not None and not looped
         full = not ended and not looped and room < settings.max_new_tokens
-        answers.append(Answer(task.renderer.written(kept), len(kept), ended, looped, full))
+        answers.append(Answer(encoder.renderer.written(kept), len(kept), ended, looped, full))
     return answers
 
 
-def stop_ids(model: Any, task: CausalLM) -> set[int]:
+def stop_ids(model: Any, encoder: ConversationEncoder) -> set[int]:
     """The end that was trained, and whatever the model's makers say ends its texts."""
     own = model.generation_config.eos_token_id
-    return {task.renderer.end_id, *(own if isinstance(own, list) else [] if own is None else [own])}
+    return {encoder.renderer.end_id, *(own if isinstance(own, list) else [] if own is None else [own])}
 
 
 def _generation_config(

@@ -9,18 +9,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from ..config.schema import Columns, DataSection
 from ..data.sources import read_source
 from ..formats import labelled
 from ..run_directory import write_text
 from ..types import ConfigError, DataError, Problem
-from .classify import Prediction
-
-Text = str | tuple[str, str]
+from .read_texts import TextPair
 
 
-def read_texts(texts: Sequence[str] | None, input_file: Path | None, column: str | None) -> list[Text]:
+def read_texts(texts: Sequence[str] | None, input_file: Path | None, column: str | None) -> list[TextPair]:
     """From exactly one place; an empty line of stdin or of a .txt file is no text."""
     if texts and input_file:
         raise ConfigError(Problem("predict", "texts and --input are both given", "give one of them"))
@@ -29,7 +28,7 @@ def read_texts(texts: Sequence[str] | None, input_file: Path | None, column: str
         raise ConfigError(Problem("--column", "no effect without a table as --input", "remove it"))
     if texts:
         return list(texts)
-    found: list[Text]
+    found: list[TextPair]
     if input_file is None:
         if sys.stdin.isatty():
             print("One text a line; Ctrl-D (Windows: Ctrl-Z, Enter) ends.", file=sys.stderr)
@@ -45,7 +44,7 @@ def read_texts(texts: Sequence[str] | None, input_file: Path | None, column: str
     return found
 
 
-def _lines(raw: bytes, where: str) -> list[Text]:
+def _lines(raw: bytes, where: str) -> list[TextPair]:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -54,7 +53,7 @@ def _lines(raw: bytes, where: str) -> list[Text]:
     return [line.rstrip("\r") for line in text.split("\n") if line.strip()]
 
 
-def _read_column(path: Path, column: str | None) -> list[Text]:
+def _read_column(path: Path, column: str | None) -> list[TextPair]:
     position = int(column) if column is not None and column.isdecimal() else column
     config = DataSection(train=str(path.resolve()), columns=Columns(text=position))
     try:
@@ -83,17 +82,14 @@ def check_output(path: Path | None) -> None:
         raise ConfigError(Problem("--output", f"unknown kind of file: {path}", "name it .csv or .jsonl"))
 
 
-def write_predictions(predictions: Sequence[Prediction], path: Path) -> None:
-    """.jsonl holds all probabilities, .csv a column for each."""
+def write_predictions(predictions: Sequence[Any], path: Path) -> None:
+    """Predictions of any kind: .jsonl holds all that is in them, .csv their `cells`."""
     check_output(path)
     if path.suffix.lower() == ".jsonl":
         write_text(path, "".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in predictions))
         return
-    names = list(predictions[0].probabilities)
     buffer = StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["text", "label", "probability", *(f"probability_{name}" for name in names)])
-    for prediction in predictions:
-        shares = [f"{value:.6f}" for value in prediction.probabilities.values()]
-        writer.writerow([prediction.text, prediction.label, f"{prediction.probability:.6f}", *shares])
+    writer = csv.DictWriter(buffer, list(predictions[0].cells), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(prediction.cells for prediction in predictions)
     write_text(path, buffer.getvalue())

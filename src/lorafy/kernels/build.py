@@ -13,7 +13,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from ..environment import processor_facts
+from ..machine.environment import processor_facts
 
 SOURCES = Path(__file__).parent / "cpu"
 COMPILERS = ("g++", "clang++")

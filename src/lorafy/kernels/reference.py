@@ -122,7 +122,7 @@ def activation(x: torch.Tensor, kind: str, gated: bool = False) -> torch.Tensor:
         return x.relu()
     if kind == "silu":
         return functional.silu(x)
-    return functional.gelu(x, approximate="tanh" if kind == "gelu_tanh" else "none")
+    return functional.gelu(x, approximate="tanh") if kind == "gelu_tanh" else functional.gelu(x)
 
 
 def drop(x: torch.Tensor, dropout: Dropout, keys: torch.Tensor | None) -> torch.Tensor:

@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-)
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from ..config.schema import ModelSection
-from ..quiet import quiet_transformers
+from ..machine.quiet import quiet_transformers
 from ..types import ModelError, Problem
 from . import embedded
 
-MAX_LENGTH = {"classification": 512, "causal_lm": 1_024}
-"""Longest sequence where the recipe names none: attention's cost grows with its square."""
-GENERATIVE = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-"""How the classes of models that write text are called."""
 UNLIMITED = 1_000_000
 """A tokenizer that knows no limit says so by a huge model_max_length."""
 
 
 @dataclass(frozen=True)
 class BaseModel:
-    """A pretrained model; one for classification has a head that may be new.
+    """A pretrained model; one that reads whole texts has a head, which may be new.
 
     `head`: names of its modules that are not the pretrained base (`classifier`, DistilBERT's `pre_classifier`...),
     and of base modules that the checkpoint lacks; none in a language model.
@@ -48,55 +40,76 @@ class BaseModel:
     fingerprint: str
 
 
-def load_tokenizer(config: ModelSection) -> Any:
-    with _loading(config):
+@dataclass(frozen=True)
+class Source:
+    """A model's folder or hub name, opened: its config.json is read once, its tokenizer when it is first asked for.
+
+    tokenizer_folder: where what was trained keeps its own tokenizer.
+    """
+
+    section: ModelSection
+    config: Any
+    tokenizer_folder: Path | None = None
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """Pads on the right. Raises ModelError where it cannot be loaded."""
+        own = self.tokenizer_folder
+        return _load_tokenizer(self.section if own is None else ModelSection(path=str(own)))
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens that the model reads at once."""
+        limits = [self.tokenizer.model_max_length] if self.tokenizer.model_max_length < UNLIMITED else []
+        name = "max_position_embeddings"  # GPT-2 calls it n_positions, and has a table of such names
+        positions = self.config.to_dict().get(self.config.attribute_map.get(name, name))
+        if positions is not None:
+            # RoBERTa's positions start behind the padding index: 514 positions hold 512 tokens.
+            behind_padding = self.config.model_type in ("roberta", "xlm-roberta", "camembert")
+            limits.append(positions - 2 if behind_padding else positions)
+        return min(limits, default=UNLIMITED)
+
+    def longest(self, wanted: int | None, default: int) -> int:
+        """The recipe's max_length, else the model's limit, at most `default`. Raises ModelError over the limit."""
+        limit = self.context_length
+        if wanted is not None and wanted > limit:
+            message = f"{wanted} is over the limit of {self.section.path}: {limit} tokens"
+            raise ModelError(Problem("data.max_length", message))
+        return wanted or min(limit, default)
+
+
+def open_source(section: ModelSection, tokenizer_folder: Path | None = None) -> Source:
+    """Raises ModelError where there is no config to read."""
+    with _loading(section):
+        config = AutoConfig.from_pretrained(
+            embedded.resolve(section.path, section.revision),
+            revision=section.revision,
+            trust_remote_code=section.trust_remote_code,
+        )
+    return Source(section, config, tokenizer_folder)
+
+
+def _load_tokenizer(section: ModelSection) -> Any:
+    with _loading(section):
         tokenizer = AutoTokenizer.from_pretrained(
-            embedded.resolve(config.path, config.revision),
-            revision=config.revision,
-            trust_remote_code=config.trust_remote_code,
+            embedded.resolve(section.path, section.revision),
+            revision=section.revision,
+            trust_remote_code=section.trust_remote_code,
         )
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
-            message = f"the tokenizer of {config.path} has neither a padding token nor an end token"
+            message = f"the tokenizer of {section.path} has neither a padding token nor an end token"
             raise ModelError(Problem("model.path", message, "set pad_token in its tokenizer_config.json"))
         tokenizer.pad_token = tokenizer.eos_token  # padding is masked by position: no text loses its end by it
     tokenizer.padding_side = "right"
     return tokenizer
 
 
-def is_generative(config: ModelSection) -> bool:
-    """Whether the model was pretrained to write text after text. Raises ModelError where it cannot be loaded."""
-    model_config = _load_config(config)
-    if model_config.architectures:
-        return any(name.endswith(GENERATIVE) for name in model_config.architectures)
-    kind = model_config.model_type
-    return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+def load_with_head(config: ModelSection, head: Mapping[str, Any], pad_token_id: int, seed: int) -> BaseModel:
+    """The base in float32 with a head that reads a whole text. A new head's values depend on the seed alone.
 
-
-def context_length(config: ModelSection, tokenizer: Any) -> int:
-    """The most tokens that the model reads at once."""
-    model_config = _load_config(config)
-    limits = [tokenizer.model_max_length] if tokenizer.model_max_length < UNLIMITED else []
-    name = "max_position_embeddings"  # GPT-2 calls it n_positions, and has a table of such names
-    positions = model_config.to_dict().get(model_config.attribute_map.get(name, name))
-    if positions is not None:
-        # RoBERTa's positions start behind the padding index: 514 positions hold 512 tokens.
-        limits.append(
-            positions - 2 if model_config.model_type in ("roberta", "xlm-roberta", "camembert") else positions
-        )
-    return min(limits, default=UNLIMITED)
-
-
-def longest_text(config: ModelSection, tokenizer: Any, wanted: int | None, task: str = "classification") -> int:
-    """The recipe's max_length, else the model's limit, at most MAX_LENGTH. Raises ModelError over the model's limit."""
-    limit = context_length(config, tokenizer)
-    if wanted is not None and wanted > limit:
-        raise ModelError(Problem("data.max_length", f"{wanted} is over the limit of {config.path}: {limit} tokens"))
-    return wanted or min(limit, MAX_LENGTH[task])
-
-
-def load_classifier(config: ModelSection, label_names: Sequence[str], pad_token_id: int, seed: int) -> BaseModel:
-    """The base in float32 with a head for these labels. A new head's values depend on the seed alone."""
+    head: what the model's config says of it, such as id2label.
+    """
     with _loading(config), torch.random.fork_rng():
         torch.manual_seed(seed)
         model, loading = AutoModelForSequenceClassification.from_pretrained(
@@ -104,30 +117,30 @@ def load_classifier(config: ModelSection, label_names: Sequence[str], pad_token_
             revision=config.revision,
             trust_remote_code=config.trust_remote_code,
             dtype=torch.float32,
-            id2label=dict(enumerate(label_names)),
-            label2id={name: index for index, name in enumerate(label_names)},
+            **head,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
     model.config.pad_token_id = pad_token_id
     new = set(loading["missing_keys"]) | {name for name, *_ in loading["mismatched_keys"]}
-    head = _head_modules(model)
-    lacking = sorted(name for name in new if not _is_below(name, head))
+    parts = _head_modules(model)
+    lacking = sorted(name for name in new if not _is_below(name, parts))
     # An encoder saved without its pooler is common; one without layers is not a checkpoint of this model.
     poolers = sorted({name.rpartition(".pooler.")[0] + ".pooler" for name in lacking if ".pooler." in name})
     _refuse_missing(config, [name for name in lacking if not _is_below(name, poolers)])
-    head += poolers
+    parts += poolers
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters() if name in new}
-    return BaseModel(model, head, list(sizes), sum(sizes.values()), _fingerprint(model, head))
+    return BaseModel(model, parts, list(sizes), sum(sizes.values()), _fingerprint(model, parts))
 
 
-def load_language_model(config: ModelSection, vocab_size: int) -> BaseModel:
-    """The base in float32, whole. `vocab_size`: the tokenizer's; the model's table of embeddings is never resized.
+def load_whole(config: ModelSection, auto: Any, vocab_size: int) -> BaseModel:
+    """The base in float32, whole. auto: the class of transformers that makes it. vocab_size: the tokenizer's; the
+    model's table of embeddings is never resized.
 
     Raises ModelError where weights are missing, or where the tokenizer knows tokens that the model does not.
     """
     with _loading(config):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = auto.from_pretrained(
             embedded.resolve(config.path, config.revision),
             revision=config.revision,
             trust_remote_code=config.trust_remote_code,
@@ -136,9 +149,6 @@ def load_language_model(config: ModelSection, vocab_size: int) -> BaseModel:
         )
     model, loading = loaded
     _refuse_missing(config, sorted({*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])}))
-    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
-        message = f"{type(model).__name__} of {config.path} gives logits for all positions only"
-        raise ModelError(Problem("model.path", message, "take GPT-2, OPT, Llama, Qwen, or most others"))
     rows = model.get_input_embeddings().weight.shape[0]
     if vocab_size > rows:
         message = f"the tokenizer has {vocab_size:,} tokens, the model of {config.path} knows {rows:,}"
@@ -158,15 +168,6 @@ def _refuse_missing(config: ModelSection, names: Sequence[str]) -> None:
     if names:
         shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         raise ModelError(Problem("model.path", f"weights are missing in {config.path}: {shown}"))
-
-
-def _load_config(config: ModelSection) -> Any:
-    with _loading(config):
-        return AutoConfig.from_pretrained(
-            embedded.resolve(config.path, config.revision),
-            revision=config.revision,
-            trust_remote_code=config.trust_remote_code,
-        )
 
 
 def _head_modules(model: Any) -> list[str]:

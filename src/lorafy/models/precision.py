@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..environment import cpu_has_fast_bfloat16
+from ..machine.environment import cpu_has_fast_bfloat16
 
 
 @dataclass(frozen=True)

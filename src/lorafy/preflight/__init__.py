@@ -1,12 +1,13 @@
 """Checks before the first step. One file a check; each returns findings, none prints.
 
 `run_checks` calls every file of this folder: `check(corpus) -> list[Finding]` on the examples, or
-`check_encoded(encoded, max_length, data) -> list[Finding]` on what the tokenizer made of them.
+`check_encoded(encoded, max_length, corpus, data) -> list[Finding]` on what the tokenizer made of them. What one
+task alone wants checked stands here too, under another name, and the task calls it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..config.schema import DataSection
 from ..contracts import load_plugin, plugin_names
@@ -14,15 +15,18 @@ from ..data.corpus import Corpus
 from ..types import DataError, Encoded, Finding, Problem
 
 
-def check_corpus(corpus: Corpus) -> list[Finding]:
-    """Every finding on the examples. Raises DataError with all those that are errors."""
-    return _raise_errors([finding for check in _functions("check") for finding in check(corpus)])
+def check_corpus(corpus: Corpus, own: Sequence[Finding]) -> list[Finding]:
+    """Every finding on the examples, with the task's own. Raises DataError with all those that are errors."""
+    return _raise_errors([*own, *(finding for check in _functions("check") for finding in check(corpus))])
 
 
-def check_encoded(encoded: Mapping[str, Encoded], max_length: int, data: DataSection) -> list[Finding]:
-    """Every finding on the encoded examples. Raises DataError with all those that are errors."""
+def check_encoded(
+    encoded: Mapping[str, Encoded], max_length: int, corpus: Corpus, data: DataSection, own: Sequence[Finding]
+) -> list[Finding]:
+    """Every finding on the encoded examples, with the task's own. Raises DataError with all those that are errors."""
     checks = _functions("check_encoded")
-    return _raise_errors([finding for check in checks for finding in check(encoded, max_length, data)])
+    found = [finding for check in checks for finding in check(encoded, max_length, corpus, data)]
+    return _raise_errors([*found, *own])
 
 
 def _functions(name: str) -> list:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..config.schema import DataSection
+from ..data.corpus import Corpus
 from ..types import Encoded, Finding
 
 MOST_SKIPPED = 0.01
@@ -12,7 +13,7 @@ MOST_SKIPPED = 0.01
 SHOWN = 5
 
 
-def check_encoded(encoded: Mapping[str, Encoded], max_length: int, data: DataSection) -> list[Finding]:
+def check_encoded(encoded: Mapping[str, Encoded], max_length: int, corpus: Corpus, data: DataSection) -> list[Finding]:
     findings = []
     for split, result in encoded.items():
         if result.skipped:
@@ -28,11 +29,14 @@ def check_encoded(encoded: Mapping[str, Encoded], max_length: int, data: DataSec
             findings.append(Finding("answers", "error" if is_refused else "warning", message, fix))
         if not result.features:
             findings.append(Finding("answers", "error", f"nothing in {split} can be trained on", "check the columns"))
-    train = encoded["train"].features
-    if train and len(train[0].labels) > 1:
-        targets, tokens = sum(feature.num_targets for feature in train), sum(map(len, train))
-        message = (
-            f"{targets:,} of {tokens:,} training tokens are targets ({targets / tokens:.0%}): answers and their end"
-        )
-        findings.append(Finding("answers", "note", message))
     return findings
+
+
+def check_share(encoded: Mapping[str, Encoded]) -> list[Finding]:
+    """How much of the text is learned at all: for tasks whose targets are tokens; such a task calls it."""
+    train = encoded["train"].features
+    if not train:
+        return []
+    targets, tokens = sum(feature.num_targets for feature in train), sum(map(len, train))
+    message = f"{targets:,} of {tokens:,} training tokens are targets ({targets / tokens:.0%}): answers and their end"
+    return [Finding("answers", "note", message)]

@@ -16,7 +16,7 @@ def check(corpus: Corpus) -> list[Finding]:
         count += example.key in labels
         labels[example.key].add(example.label)
     contradictory = sum(len(seen) > 1 for seen in labels.values())
-    what = "text" if corpus.format == "labelled" else "question"  # several answers to a question are no mistake
+    what = corpus.records.unit  # a conversation has no label: several answers to a question are no mistake
     if contradictory:
         message = f"{contradictory:,} texts stand in train with different labels"
         findings.append(Finding("duplicates", "warning", message, "decide on one label for each"))

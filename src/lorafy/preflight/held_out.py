@@ -15,13 +15,12 @@ FEWEST_TO_CUT = 4
 def check(corpus: Corpus) -> list[Finding]:
     scored = corpus.splits.get(corpus.scored_split, [])
     if not scored:
-        texts = {example.key: example.label for example in corpus.splits["train"]}
+        texts = {example.key: example.stratum for example in corpus.splits["train"]}
         most = max(Counter(texts.values()).values())
-        if most < FEWEST_TO_CUT and corpus.format != "labelled":
-            message = f"{most} different question{'s' if most > 1 else ''}: too few to hold any out"
-            return [Finding("held_out", "error", message, "add rows, or give data.validation")]
         if most < FEWEST_TO_CUT:
-            message = f"no label has more than {most} different text{'s' if most > 1 else ''}: too few to hold any out"
+            several = f"{most} different {corpus.records.unit}{'s' if most > 1 else ''}"
+            has_classes = any(stratum is not None for stratum in texts.values())
+            message = f"{f'no label has more than {several}' if has_classes else several}: too few to hold any out"
             return [Finding("held_out", "error", message, "add rows, or give data.validation")]
         message = "nothing is held out, so the result cannot be measured"
         fix = "give data.validation or data.test, or leave data.split something"

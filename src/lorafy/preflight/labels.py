@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..data.corpus import Corpus
+from ..data.labelled import is_number
 from ..data.splits import count_labels
 from ..types import Finding
 
@@ -12,9 +13,8 @@ UNEVEN = 0.4
 SHOWN = 8
 
 
-def check(corpus: Corpus) -> list[Finding]:
-    if corpus.format != "labelled":
-        return []
+def check_classes(corpus: Corpus) -> list[Finding]:
+    """For tasks whose texts belong to one class each; such a task calls it."""
     findings = []
     train = count_labels(corpus.splits["train"])
     num_rows = sum(train.values())
@@ -33,6 +33,10 @@ def check(corpus: Corpus) -> list[Finding]:
             shown = ", ".join(f"'{label}' (rows: {counts[label]:,})" for label in unseen[:SHOWN])
             message = f"{name} has labels that train does not show: {shown}"
             findings.append(Finding("labels", "error", message, "add such rows to train, or take them out"))
+    if train and all(map(is_number, train)) and any(float(label) % 1 for label in train):
+        example = next(label for label in train if float(label) % 1)
+        message = f"the labels are numbers, such as {example}, and are learned as {len(train)} classes without an order"
+        findings.append(Finding("labels", "warning", message, "if their size means something: task=regression"))
     absent = [label for label in corpus.label_names if label not in train]
     if absent and len(train) > 1:
         message = f"no training row has the label {', '.join(absent[:SHOWN])}"

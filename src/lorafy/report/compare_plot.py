@@ -10,37 +10,17 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from . import numbers
+from ..metrics import Metric, numbers
 from .fonts import readable_names
-from .language import TASK
 from .style import BLUE, INK, MUTED, headline, new_figure, plot_style, save
+from .view import View
 
 COST = "#8FA3B5"
 
 
 LOGARITHMIC_FROM = 10
-"""Perplexities that lie this many times apart are drawn on a log axis: the better ones would touch otherwise."""
-
-
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """What the methods are ranked by; `title` is the axis's, `best` begins the plot's headline."""
-
-    key: str
-    title: str
-    best: str
-    write: Callable[[float | None], str]
-    sign: int
-    """Times the figure: higher is better."""
-
-    def interval(self, row: dict[str, Any]) -> list[float] | None:
-        return row.get(f"{self.key}_interval")
-
-
-ACCURACY = Quality("accuracy", "accuracy, with its 95 % interval (%)", "Most accurate", numbers.percent, 1)
-PERPLEXITY = Quality(
-    "perplexity", "perplexity, with its 95 % interval\n(lower is better)", "Lowest perplexity", numbers.perplexity, -1
-)
+"""Figures without an upper end that lie this many times apart are drawn on a log axis: the better ones would touch
+otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +39,13 @@ COSTS = (
 )
 
 
-def draw_compare(rows: list[dict[str, Any]], path: Path) -> tuple[Path | None, str | None]:
+def draw_compare(rows: list[dict[str, Any]], path: Path, view: View) -> tuple[Path | None, str | None]:
     """`rows` is compare_results.json's. Returns the path (None: no row has a figure to rank by) and a note."""
-    quality = quality_of(rows)
-    rows = by_quality([row for row in rows if row.get(quality.key) is not None])
+    quality = view.compared[0]
+    rows = by_quality([row for row in rows if quality.value(row) is not None], quality)
     if not rows:
         return None, None
-    names = readable_names([numbers.method(row["method"]) for row in rows])
+    names = readable_names([row.get("title", row["method"]) for row in rows])
     costs = [cost for cost in COSTS if any(row.get(cost.key) is not None for row in rows)]
     with plot_style(names.families):
         figure = new_figure(11.5, 1.6 + 0.46 * len(rows))
@@ -76,57 +56,54 @@ def draw_compare(rows: list[dict[str, Any]], path: Path) -> tuple[Path | None, s
             draw_cost(axes, cost, [row.get(cost.key) for row in rows])
         panels[0].set_yticks(range(len(rows)), names.shown, fontsize=10.5, color=INK)
         panels[0].set_ylim(len(rows) - 0.45, -0.55)
-        headline(figure, compare_title(rows, names.shown))
+        headline(figure, compare_title(rows, names.shown, quality))
         return save(figure, path), names.note
 
 
-def quality_of(rows: list[dict[str, Any]]) -> Quality:
-    return PERPLEXITY if any(row.get("task") == TASK for row in rows) else ACCURACY
-
-
-def by_quality(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def by_quality(rows: list[dict[str, Any]], quality: Metric) -> list[dict[str, Any]]:
     """The best first; rows without a figure last."""
-    quality = quality_of(rows)
-    values = [row.get(quality.key) for row in rows]
-    order = sorted(range(len(rows)), key=lambda place: (values[place] is None, -quality.sign * (values[place] or 0.0)))
-    return [rows[place] for place in order]
+    return sorted(rows, key=lambda row: -quality.rank(quality.value(row)))
 
 
-def draw_quality(axes: Axes, quality: Quality, rows: list[dict[str, Any]]) -> None:
-    for place, row in enumerate(rows):
-        value = row[quality.key]
-        low, high = quality.interval(row) or (value, value)
+def draw_quality(axes: Axes, quality: Metric, rows: list[dict[str, Any]]) -> None:
+    """A point a row with its interval."""
+    values = [row[quality.key] for row in rows]
+    for place, (row, value) in enumerate(zip(rows, values, strict=True)):
+        low, high = quality.bounds(row) or (value, value)
         axes.plot([low, high], [place, place], color=BLUE, linewidth=4, alpha=0.28)
         axes.plot([value], [place], "o", color=BLUE, markersize=8, markeredgecolor="white")
         style: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 9}
         axes.annotate(quality.write(value), (value, place), (0, 7), **style)
-    axes.set_title(quality.title, loc="left", fontsize=9.5, color=MUTED)
-    if quality is PERPLEXITY:
-        scale_perplexity(axes, [row[quality.key] for row in rows])
-    else:
-        scale_accuracy(axes)
+    is_wide = not quality.is_share and min(values) > 0 and max(values) > LOGARITHMIC_FROM * min(values)
+    axes.set_title(axis_title(quality, is_wide), loc="left", fontsize=9.5, color=MUTED)
+    scale(axes, quality, is_wide)
     axes.grid(False, axis="y")
     axes.tick_params(length=0, which="both")
     axes.spines["left"].set_visible(False)
 
 
-def scale_accuracy(axes: Axes) -> None:
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
-    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes.margins(x=0.08)
-    axes.set_xlim(right=min(axes.get_xlim()[1], 1.03))
+def axis_title(quality: Metric, is_logarithmic: bool) -> str:
+    """`accuracy, with its 95 % interval (%)`; in a second line what is not the usual."""
+    unusual = ["lower is better"] if quality.higher_is_better is False else []
+    unusual += ["log scale"] if is_logarithmic else []
+    unit = " (%)" if quality.is_share else ""
+    below = f"\n({'; '.join(unusual)})" if unusual else ""
+    return f"{quality.title}, with its 95 % interval{unit}{below}"
 
 
-def scale_perplexity(axes: Axes, values: list[float]) -> None:
-    if max(values) > LOGARITHMIC_FROM * min(values):
+def scale(axes: Axes, quality: Metric, is_logarithmic: bool) -> None:
+    """The axis of figures: in per cent up to 100, or as far as they go."""
+    if is_logarithmic:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(numticks=8))
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_title(axes.get_title(loc="left").replace(")", "; log scale)"), loc="left", fontsize=9.5, color=MUTED)
     else:
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    factor = 100 if quality.is_share else 1
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{factor * value:,g}"))
     axes.margins(x=0.08)
+    if quality.is_share:
+        axes.set_xlim(right=min(axes.get_xlim()[1], 1.03))
 
 
 def draw_cost(axes: Axes, cost: Cost, values: list[float | None]) -> None:
@@ -149,10 +126,11 @@ def draw_cost(axes: Axes, cost: Cost, values: list[float | None]) -> None:
     axes.spines["bottom"].set_visible(False)
 
 
-def compare_title(rows: list[dict[str, Any]], shown: list[str]) -> str:
-    quality = quality_of(rows)
-    title = f"{quality.best}: {shown[0]}, {quality.write(rows[0][quality.key])}"
-    intervals = [bounds for row in rows if (bounds := quality.interval(row))]
+def compare_title(rows: list[dict[str, Any]], shown: list[str], quality: Metric) -> str:
+    """The best method, and whether its interval stands apart. shown: the methods' names."""
+    extreme = "Lowest" if quality.higher_is_better is False else "Highest"
+    title = f"{extreme} {quality.title}: {shown[0]}, {quality.write(quality.value(rows[0]))}"
+    intervals = [bounds for row in rows if (bounds := quality.bounds(row))]
     if len(intervals) < max(len(rows), 2):
         return title
     best_low, best_high = intervals[0]

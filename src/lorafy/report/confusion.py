@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
-from . import numbers
+from ..metrics import numbers
 from .fonts import readable_names
 from .style import GRID, INK, headline, new_figure, plot_style, save
 

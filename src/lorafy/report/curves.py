@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from . import numbers
+from ..metrics import Metric
 from .series import Series, metric, smoothed
 from .style import BLUE, GREEN, MUTED, VERMILLION, headline, legend, new_figure, plot_style, save
 
@@ -33,18 +33,18 @@ def draw_loss(lines: list[dict[str, Any]], best_step: int | None, path: Path) ->
         return save(figure, path)
 
 
-def draw_accuracy(
-    lines: list[dict[str, Any]], best_step: int | None, path: Path, name: str = "accuracy"
-) -> Path | None:
-    train, validation = metric(lines, "train", "accuracy"), metric(lines, "validation", "accuracy")
+def draw_score(lines: list[dict[str, Any]], best_step: int | None, path: Path, score: Metric) -> Path | None:
+    """What is counted beside the loss, in its own unit."""
+    train, validation = metric(lines, "train", score.key), metric(lines, "validation", score.key)
     if not len(train) and not len(validation):
         return None
     with plot_style():
-        figure, axes = curve_figure(f"{name} (%)")
+        figure, axes = curve_figure(f"{score.title} (%)" if score.is_share else score.title)
         curve(axes, train, validation, best_step)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
-        axes.set_ylim(top=min(axes.get_ylim()[1], 1.02))
-        headline(figure, accuracy_title(train, validation, best_step, name))
+        if score.is_share:
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}"))
+            axes.set_ylim(top=min(axes.get_ylim()[1], 1.02))
+        headline(figure, score_title(train, validation, best_step, score))
         return save(figure, path)
 
 
@@ -94,7 +94,7 @@ def curve(axes: Axes, train: Series, validation: Series, best_step: int | None) 
     if best_step is not None and (validation.x == best_step).any():
         best = float(validation.y[validation.x == best_step][0])
         axes.axvline(best_step, color=MUTED, linewidth=1.0, linestyle=(0, (3, 3)), zorder=1)
-        ring: dict[str, Any] = {"facecolors": "none", "edgecolors": VERMILLION, "linewidths": 1.6}
+        ring: dict[str, Any] = {"facecolors": (0, 0, 0, 0), "edgecolors": VERMILLION, "linewidths": 1.6}
         axes.scatter([best_step], [best], s=110, zorder=5, label=f"best, step {best_step}", **ring)
     legend(axes)
 
@@ -110,11 +110,12 @@ def loss_title(train: Series, validation: Series) -> str:
     return f"Train loss went from {train.y[0]:.3g} to {train.y[-1]:.3g}"
 
 
-def accuracy_title(train: Series, validation: Series, best_step: int | None, name: str = "accuracy") -> str:
-    """Among equal accuracies the step that was kept is named (the loss decided), else the first."""
+def score_title(train: Series, validation: Series, best_step: int | None, score: Metric) -> str:
+    """Among equal figures the step that was kept is named (the loss decided), else the first."""
     if len(validation):
-        highest = validation.x[validation.y == validation.y.max()]
-        step = best_step if best_step in highest else highest[0]
-        figure = numbers.percent(float(validation.y.max()))
-        return f"Validation {name} is highest at step {step:.0f}: {figure}"
-    return f"Train {name} at the last logged step: {numbers.percent(float(train.y[-1]))}"
+        best = validation.y.min() if score.higher_is_better is False else validation.y.max()
+        among = validation.x[validation.y == best]
+        step = best_step if best_step in among else among[0]
+        extreme = "lowest" if score.higher_is_better is False else "highest"
+        return f"Validation {score.title} is {extreme} at step {step:.0f}: {score.write(float(best))}"
+    return f"Train {score.title} at the last logged step: {score.write(float(train.y[-1]))}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from . import numbers
+from ..metrics import numbers
 from .series import Series, samples, smoothed
 from .style import BLUE, GREEN, MUTED, PURPLE, VERMILLION, headline, new_figure, plot_style, save
 

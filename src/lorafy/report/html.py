@@ -8,41 +8,27 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ..metrics import numbers
 from ..run_directory import RunDirectory, read_json, read_jsonl, write_text
-from . import language, numbers
 from .compare_plot import by_quality
 from .plots import Drawn, draw_plots, read_if_there
+from .sections import Cell, Column, Section, Table
 from .verdict import verdict
-
-MAX_MISTAKES = 25
-MAX_TEXT = 600
-
-CAPTIONS = {
-    "loss": "Loss per target: blue on the train split (smoothed where a thin line shows every logged "
-    "step), orange on the validation split.",
-    "accuracy": "Share of right answers. On the train split it is measured during the step, with dropout.",
-    "learning_rate": "Learning rate of each logged step.",
-    "hardware": "The training process, sampled while it ran. 100 % processor is one core at work.",
-    "confusion_matrix": "Rows are labels, columns are predictions: right answers in blue, mistakes in "
-    "orange, coloured by their share of the row.",
-    "compare": "The same data, seed and evaluation for every method.",
-}
-MAX_NARROW_LABELS = 4
+from .view import Picture, View
 
 
-def write_report(run: RunDirectory, drawn: Drawn | None = None) -> Path:
+def write_report(run: RunDirectory, view: View, drawn: Drawn | None = None) -> Path:
     """Writes run.report from the files that are there; draws the plots first unless they are handed in."""
-    drawn = draw_plots(run) if drawn is None else drawn
-    write_text(run.report, page(run, drawn))
+    drawn = draw_plots(run, view) if drawn is None else drawn
+    write_text(run.report, page(run, view, drawn))
     return run.report
 
 
-def page(run: RunDirectory, drawn: Drawn) -> str:
+def page(run: RunDirectory, view: View, drawn: Drawn) -> str:
+    """The HTML."""
     summary, results = read_if_there(run.summary), read_if_there(run.eval_results)
     preflight = read_if_there(run.preflight)
-    rows = by_quality(read_if_there(run.compare_results).get("rows", []))
-    lines = read_jsonl(run.metrics)
-    is_language_model = language.is_language_model(summary, results, *rows, lines=lines)
+    rows = by_quality(read_if_there(run.compare_results).get("rows", []), view.compared[0])
     environment = Environment(
         loader=PackageLoader("lorafy.report", "."),
         autoescape=True,
@@ -54,20 +40,18 @@ def page(run: RunDirectory, drawn: Drawn) -> str:
         name=run.path.resolve().name,
         run_argument=quoted(run.path),
         config_argument=quoted(run.config),
-        verdict=verdict(summary, results, rows, lines),
-        cards=(language.quality_cards(results) if is_language_model else quality_cards(results)) + cards(summary),
-        checks=results.get("verification", {}).get("checks", []),
-        per_class=class_rows(results),
-        plots=plots(drawn, len(results.get("labels", [])), CAPTIONS | (language.CAPTIONS if is_language_model else {})),
+        verdict=verdict(view, summary, results, rows, read_jsonl(run.metrics)),
+        cards=view.cards(results) + cards(summary),
+        checks=(results.get("verification") or {}).get("checks", []),
+        sections=view.results(results) if results else [],
+        details=view.details(results) if results else [],
+        plots=[embedded(picture) for picture in drawn.pictures],
         notes=drawn.notes,
-        mistakes=worst_mistakes(results),
-        num_mistakes=len(results.get("mistakes", [])),
         preflight=preflight,
         token_rows=list(preflight.get("tokens", {}).items()),
-        more_tokens=language.more_tokens(preflight.get("tokens", {})) if is_language_model else [],
-        compare_rows=rows,
-        language=language if is_language_model else None,
-        results=results,
+        more_tokens=more_tokens(preflight.get("tokens", {})),
+        comparison=comparison(view, rows) if rows else [],
+        commands=commands(run, view),
         trained=bool(summary),
         evaluated=bool(results),
         config=run.config.read_text(encoding="utf-8") if run.config.is_file() else None,
@@ -75,16 +59,64 @@ def page(run: RunDirectory, drawn: Drawn) -> str:
     )
 
 
-def quality_cards(results: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """What it is, the figure, and a small line below it."""
-    metrics, found = results.get("metrics", {}), []
-    if metrics.get("accuracy") is not None:
-        found.append(("accuracy", numbers.percent(metrics["accuracy"]), spread(metrics.get("accuracy_interval"))))
-    elif metrics.get("loss") is not None:
-        found.append(("loss", numbers.figure(metrics["loss"]), "mean per target"))
-    if metrics.get("f1_macro") is not None:
-        found.append(("macro F1", numbers.percent(metrics["f1_macro"]), spread(metrics.get("f1_macro_interval"))))
-    return found
+def commands(run: RunDirectory, view: View) -> list[tuple[str, str]]:
+    """What to do with a trained model: title and command."""
+    merge = ("one model without an adapter", "lorafy merge {run} --output DIR")
+    return [(title, command.format(run=quoted(run.path))) for title, command in (*view.commands, merge)]
+
+
+def comparison(view: View, rows: list[dict[str, Any]]) -> list[Section]:
+    """Methods side by side: how good they are, what they cost, and what else the task shows."""
+    metrics = [m for m in view.compared if any(m.value(row) is not None for row in rows)]
+    marks = [m.best([m.value(row) for row in rows]) for m in metrics]
+    names = [Cell(row.get("title", row["method"])) for row in rows]
+    figures = [
+        [
+            name,
+            *(
+                Cell(m.write(m.value(row)), m.interval(row), mark[place])
+                for m, mark in zip(metrics, marks, strict=True)
+            ),
+        ]
+        for place, (name, row) in enumerate(zip(names, rows, strict=True))
+    ]
+    heads = [Column(f"{m.title} {m.arrow}", "number") for m in metrics]
+    note = "✓ is the best of a column; below a figure stands its 95 % interval"
+    return [
+        Table("Methods compared", [Column("method", "name"), *heads], figures, note=note),
+        Table(
+            "",
+            [Column("what it cost", "name"), *COST_COLUMNS],
+            [[n, *costs(r)] for n, r in zip(names, rows, strict=True)],
+        ),
+        *view.of_comparison(rows),
+    ]
+
+
+COST_COLUMNS = [
+    Column(title, "number") for title in ("trained", "share", "learning rate", "peak memory", "time", "on disk")
+]
+
+
+def costs(row: dict[str, Any]) -> list[Cell]:
+    """Of one method, in the order of COST_COLUMNS."""
+    trainable, total = row.get("trainable_parameters"), row.get("total_parameters")
+    share = numbers.percent(trainable / total, 2) if trainable is not None and total else numbers.ABSENT
+    texts = [
+        numbers.count(trainable),
+        share,
+        numbers.figure(row.get("learning_rate")),
+        numbers.size(row.get("peak_memory_bytes")),
+        numbers.duration(row.get("seconds")),
+        numbers.size(row.get("bytes_on_disk")),
+    ]
+    return [Cell(text) for text in texts]
+
+
+def more_tokens(tokens: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    """Title and key of what preflight.json counts beside the texts' own tokens."""
+    columns = [("trained tokens", "targets"), ("skipped", "skipped")]
+    return [(title, key) for title, key in columns if any(key in facts for facts in tokens.values())]
 
 
 def cards(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
@@ -103,10 +135,6 @@ def cards(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
     return found
 
 
-def spread(bounds: list[float] | None) -> str:
-    return f"95 % interval {numbers.interval(bounds)}" if bounds else ""
-
-
 def steps(summary: dict[str, Any]) -> str:
     if summary.get("num_steps") is None:
         return ""
@@ -119,42 +147,15 @@ def machine(summary: dict[str, Any]) -> str:
     return ", ".join(fact for fact in facts if fact)
 
 
-def class_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
-    per_class = results.get("metrics", {}).get("per_class") or {}
-    names = [name for name in results.get("labels", []) if name in per_class]
-    return [{"index": index, "name": name, **per_class[name]} for index, name in enumerate(names)]
-
-
-def plots(drawn: Drawn, num_labels: int, captions: dict[str, str]) -> list[dict[str, Any]]:
-    wide = {"compare"} if num_labels <= MAX_NARROW_LABELS else {"compare", "confusion_matrix"}
-    return [
-        {
-            "name": path.stem,
-            "wide": path.stem in wide,
-            "title": path.stem.replace("_", " "),
-            "caption": captions[path.stem],
-            "data": base64.b64encode(path.read_bytes()).decode("ascii"),
-        }
-        for path in drawn.paths
-    ]
-
-
-def worst_mistakes(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """The mistakes that the model was surest of."""
-    mistakes = sorted(results.get("mistakes", []), key=lambda mistake: mistake["probability"], reverse=True)
-    return [
-        {
-            **mistake,
-            "text": shortened(mistake["text"]),
-            "text_pair": shortened(mistake.get("text_pair")),
-            "source": Path(mistake.get("source", "")).name,
-        }
-        for mistake in mistakes[:MAX_MISTAKES]
-    ]
-
-
-def shortened(text: str | None) -> str | None:
-    return text if text is None or len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} …"
+def embedded(picture: Picture) -> dict[str, Any]:
+    """The picture's bytes in the page itself."""
+    return {
+        "name": picture.path.stem,
+        "wide": picture.wide,
+        "title": picture.path.stem.replace("_", " "),
+        "caption": picture.caption,
+        "data": base64.b64encode(picture.path.read_bytes()).decode("ascii"),
+    }
 
 
 def flat(tree: Any, prefix: str = "") -> list[tuple[str, str]]:

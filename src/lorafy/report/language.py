@@ -1,18 +1,35 @@
-"""What the page says of a language model: its figures beside the base model's, and what both of them answer."""
+"""What is shown of a language model: its figures beside the base model's, and what both of them answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from . import numbers
+from ..metrics import (
+    ANSWER_LENGTH,
+    ANSWER_SPEED,
+    BLEU,
+    CHRF,
+    ENDED,
+    EXACT_MATCH,
+    LOGGED_TOKEN_ACCURACY,
+    LOOPED,
+    PERPLEXITY,
+    ROUGE_L,
+    TOKEN_ACCURACY,
+    TOKEN_LOSS,
+    Metric,
+    numbers,
+)
+from .sections import Cell, Column, Said, Sample, Samples, Section, Table
+from .view import View
 
-TASK = "causal_lm"
 MAX_SAMPLES = 12
 MAX_PROMPT = 600
 MAX_ANSWER = 400
 """Characters: an answer stands in a column, a prompt above them all."""
+
+A_TENTH = 0.1
+"""Of the answers. From here on a fault of theirs is said in the verdict; a rarer one stands in the table."""
 
 CAPTIONS = {
     "loss": "Loss per target token: blue on the train split (smoothed where a thin line shows every logged "
@@ -21,165 +38,137 @@ CAPTIONS = {
     "split it is measured during the step, with dropout. The ring is the step that was kept, for its loss.",
     "compare": "The same data, seed and evaluation for every method. A lower perplexity is better.",
 }
+ON_TARGETS = (PERPLEXITY, TOKEN_LOSS, TOKEN_ACCURACY)
+AGAINST_REFERENCES = (EXACT_MATCH, BLEU, CHRF, ROUGE_L)
+OF_ANSWERS = (ENDED, LOOPED, ANSWER_LENGTH, ANSWER_SPEED)
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """A figure of eval_results.json's metrics (or their `generation`). `lower_is_better` None: neither is."""
+class LanguageView(View):
+    """Perplexity on the answers that were written, and the answers that the model writes itself."""
 
-    key: str
-    title: str
-    meaning: str
-    write: Callable[[float | None], str]
-    lower_is_better: bool | None = False
+    metrics = (*ON_TARGETS, *AGAINST_REFERENCES, *OF_ANSWERS)
+    compared = (*ON_TARGETS, *AGAINST_REFERENCES)
+    logged = (PERPLEXITY, LOGGED_TOKEN_ACCURACY)
+    curve = LOGGED_TOKEN_ACCURACY
+    has_base = True
+    best_by_loss = True
+    commands = (
+        ("talk to it", "lorafy chat {run}"),
+        ("ask it", 'lorafy generate {run} --prompt "text"'),
+    )
 
     @property
-    def arrow(self) -> str:
-        return {True: "↓", False: "↑", None: ""}[self.lower_is_better]
+    def brief(self) -> tuple[Metric, ...]:
+        """The loss would say no more than the perplexity; chrF is of the answers."""
+        return PERPLEXITY, CHRF
 
-    @property
-    def direction(self) -> str:
-        return {True: "lower is better", False: "higher is better", None: ""}[self.lower_is_better]
+    def flat(self, metrics: Any) -> dict[str, Any]:
+        """Those of the answers among them."""
+        metrics = metrics or {}
+        return {**(metrics.get("generation") or {}), **metrics}
 
-    def interval(self, metrics: dict[str, Any]) -> str:
-        """`6.36 to 7.17`, or nothing."""
-        bounds = metrics.get(f"{self.key}_interval")
-        if not bounds:
+    def said(self, results: dict[str, Any]) -> str:
+        """The base model's figure with it."""
+        base = PERPLEXITY.value(results.get("base"))
+        text = super().said(results)
+        if base is None or PERPLEXITY.value(results["metrics"]) is None:
+            return text
+        return f"{text}, the base model's is {PERPLEXITY.write(base)}"
+
+    def gained(self, results: dict[str, Any]) -> bool:
+        """False where it is no better than its base."""
+        tuned, base = PERPLEXITY.value(results["metrics"]), PERPLEXITY.value(results.get("base"))
+        return tuned is None or base is None or tuned < base
+
+    def detail(self, results: dict[str, Any]) -> str:
+        """Whether it is better than the base model, and what is wrong with its answers."""
+        metrics, base = results["metrics"], results.get("base") or {}
+        if PERPLEXITY.value(metrics) is None:
             return ""
-        return numbers.interval(bounds) if self.write is numbers.percent else " to ".join(map(self.write, bounds))
+        said = ["Lower is better."]
+        if PERPLEXITY.value(base) is None:
+            said.append("The base model was not measured, so that what training gained is not known.")
+        elif not self.gained(results):
+            said = ["That is no better than the untrained base model."]
+        elif overlap(PERPLEXITY.bounds(metrics), PERPLEXITY.bounds(base)):
+            said.append("The two intervals overlap: the difference may be chance.")
+        answers = metrics.get("generation") or {}
+        if (LOOPED.value(answers) or 0.0) >= A_TENTH:
+            said.append(f"{LOOPED.write(answers['looped'])} of its answers say the same again and again.")
+        if ENDED.value(answers) is not None and 1 - answers["ended"] >= A_TENTH:
+            said.append(f"{numbers.percent(1 - answers['ended'])} of its answers did not end by themselves.")
+        return " ".join(said)
 
-    def best(self, values: list[float | None]) -> list[bool]:
-        """Which of these figures are the best; none where all read the same."""
-        known = [value for value in values if value is not None]
-        if self.lower_is_better is None or len({self.write(value) for value in known}) < 2:
-            return [False] * len(values)
-        top = self.write(min(known) if self.lower_is_better else max(known))
-        return [value is not None and self.write(value) == top for value in values]
+    def results(self, results: dict[str, Any]) -> list[Section]:
+        """Every figure of the tuned and of the base model, the better one marked; then sample answers."""
+        found: list[Section] = []
+        models = [self.flat(results.get("metrics"))]
+        if results.get("base"):
+            models.append(self.flat(results["base"]))
+        rows = []
+        for metric in self.metrics:
+            values = [metric.value(model) for model in models]
+            if any(value is not None for value in values):
+                marks = metric.best(values)
+                figures = [
+                    Cell(metric.write(value), metric.interval(model), mark)
+                    for value, model, mark in zip(values, models, marks, strict=True)
+                ]
+                title = Cell(metric.title, f"{metric.arrow} {metric.direction}".strip())
+                rows.append([title, *figures, Cell(metric.meaning)])
+        if rows:
+            names = ["tuned", "base, untrained"][: len(models)]
+            columns = [Column("figure", "name"), *(Column(name, "number") for name in names)]
+            found.append(
+                Table(
+                    "Base and tuned side by side" if len(models) > 1 else "What was measured",
+                    [*columns, Column("what it means", "meaning")],
+                    rows,
+                    note=f"{self.measured_on(results)}; with 95 % intervals",
+                    below="" if len(models) > 1 else "The base model was not measured.",
+                )
+            )
+        answers = samples(results)
+        return [*found, Samples(answers)] if answers else found
 
+    def measured_on(self, results: dict[str, Any]) -> str:
+        """`200 test examples, 5,120 target tokens, 50 prompts answered`."""
+        tuned = self.flat(results.get("metrics"))
+        facts = [f"{numbers.count(results['num_examples'])} {results['split']} examples"]
+        if results.get("num_skipped"):
+            facts.append(f"{numbers.count(results['num_skipped'])} skipped")
+        if tuned.get("num_target_tokens") is not None:
+            facts.append(f"{numbers.count(tuned['num_target_tokens'])} target tokens")
+        if tuned.get("num_prompts") is not None:
+            facts.append(f"{numbers.count(tuned['num_prompts'])} prompts answered")
+        return ", ".join(facts)
 
-ON_TARGETS = (
-    Measure(
-        "perplexity",
-        "perplexity",
-        "between how many equally likely tokens the model wavers: e to the power of the loss",
-        numbers.perplexity,
-        lower_is_better=True,
-    ),
-    Measure("loss", "loss", "mean cross-entropy per target token", numbers.figure, lower_is_better=True),
-    Measure(
-        "token_accuracy",
-        "token accuracy",
-        "target tokens that the model ranks first, given the right text before them",
-        numbers.percent,
-    ),
-)
-AGAINST_REFERENCES = (
-    Measure("exact_match", "exact match", "answers that equal a reference", numbers.percent),
-    Measure("bleu", "BLEU", "word n-grams shared with a reference, 0 to 100", numbers.score),
-    Measure("chrf", "chrF", "character n-grams shared with a reference, 0 to 100", numbers.score),
-    Measure("rouge_l", "ROUGE-L", "longest sequence in common with a reference", numbers.percent),
-)
-OF_ANSWERS = (
-    Measure("ended", "ended", "answers that ended by themselves", numbers.percent),
-    Measure("looped", "looped", "answers that say the same again and again", numbers.percent, lower_is_better=True),
-    Measure("mean_new_tokens", "length", "tokens of an answer, the mean", numbers.score, lower_is_better=None),
-    Measure("tokens_per_second", "speed", "tokens answered per second", numbers.score, lower_is_better=None),
-)
+    def of_comparison(self, rows: list[dict[str, Any]]) -> list[Section]:
+        """What every method answered to the same prompts."""
+        answers = compared_samples(rows)
+        return [Samples(answers)] if answers else []
 
+    def comparison_row(self, results: dict[str, Any], voice: str) -> dict[str, Any]:
+        """With the sample answers."""
+        said = "tuned" if voice == "metrics" else "base"
+        answers = [
+            {"prompt": sample["prompt"], "reference": sample["references"][0], "answer": sample[said]}
+            for sample in results["samples"]
+        ]
+        return super().comparison_row(results, voice) | {"samples": answers}
 
-def is_language_model(*files: dict[str, Any], lines: list[dict[str, Any]]) -> bool:
-    """By the task that the first of these files names; before there is one, by the log's perplexity."""
-    tasks = [file["task"] for file in files if file.get("task")]
-    return tasks[0] == TASK if tasks else any("perplexity" in line for line in lines)
-
-
-def flattened(metrics: dict[str, Any] | None) -> dict[str, Any]:
-    """Metrics with those of the answers among them; empty where there are none."""
-    metrics = metrics or {}
-    return {**(metrics.get("generation") or {}), **metrics}
-
-
-def quality_cards(results: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Title, figure and small lines below it, for what was measured of the tuned model."""
-    tuned, base = flattened(results.get("metrics")), flattened(results.get("base"))
-    found = []
-    for measure in (*ON_TARGETS, *AGAINST_REFERENCES):
-        if tuned.get(measure.key) is None:
-            continue
-        under = []
-        if base.get(measure.key) is not None:
-            under.append(f"base model {measure.write(base[measure.key])}")
-        if measure.interval(tuned):
-            under.append(f"95 % interval {measure.interval(tuned)}")
-        found.append((measure.title, measure.write(tuned[measure.key]), "\n".join(under)))
-    return found
-
-
-def side_by_side(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """A row for every figure of the tuned or the base model, each with whether it is the better one."""
-    models = [flattened(results.get("metrics"))]
-    if results.get("base"):
-        models.append(flattened(results["base"]))
-    rows = []
-    for measure in (*ON_TARGETS, *AGAINST_REFERENCES, *OF_ANSWERS):
-        values = [model.get(measure.key) for model in models]
-        if any(value is not None for value in values):
-            better = measure.best(values)
-            cells = [
-                {"text": measure.write(value), "interval": measure.interval(model), "best": best}
-                for value, model, best in zip(values, models, better, strict=True)
-            ]
-            rows.append({"measure": measure, "cells": cells})
-    return rows
+    def caption(self, name: str) -> str:
+        """Of the plots that every task has."""
+        return CAPTIONS.get(name) or super().caption(name)
 
 
-def measured_on(results: dict[str, Any]) -> str:
-    """`200 test examples, 5,120 target tokens, 50 prompts answered`."""
-    tuned = flattened(results.get("metrics"))
-    facts = [f"{numbers.count(results['num_examples'])} {results['split']} examples"]
-    if results.get("num_skipped"):
-        facts.append(f"{numbers.count(results['num_skipped'])} skipped")
-    if tuned.get("num_target_tokens") is not None:
-        facts.append(f"{numbers.count(tuned['num_target_tokens'])} target tokens")
-    if tuned.get("num_prompts") is not None:
-        facts.append(f"{numbers.count(tuned['num_prompts'])} prompts answered")
-    return ", ".join(facts)
-
-
-def more_tokens(tokens: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
-    """Title and key of what preflight.json counts beside the texts' own tokens."""
-    columns = [("trained tokens", "targets"), ("skipped", "skipped")]
-    return [(title, key) for title, key in columns if any(key in facts for facts in tokens.values())]
-
-
-def compared(rows: list[dict[str, Any]]) -> list[tuple[Measure, list[tuple[str, bool]]]]:
-    """For each measure that any of compare_results.json's rows has: its figure and whether it is the best, by row."""
-    columns = []
-    for measure in (*ON_TARGETS, *AGAINST_REFERENCES):
-        values = [row.get(measure.key) for row in rows]
-        if any(value is not None for value in values):
-            columns.append((measure, list(zip(map(measure.write, values), measure.best(values), strict=True))))
-    return columns
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """One column below a prompt. `kind` is reference, base or tuned."""
-
-    who: str
-    kind: str
-    text: str
-    ended: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    prompt: str
-    columns: list[Said]
-    row: int | None = None
+def overlap(one: Any, other: Any) -> bool:
+    """Whether two intervals share a point."""
+    return bool(one and other and one[0] <= other[1] and other[0] <= one[1])
 
 
 def samples(results: dict[str, Any]) -> list[Sample]:
+    """The first prompts with references, base and tuned answer."""
     found = []
     for sample in (results.get("samples") or [])[:MAX_SAMPLES]:
         columns = references(sample.get("references") or [])
@@ -199,7 +188,7 @@ def compared_samples(rows: list[dict[str, Any]]) -> list[Sample]:
             reference = sample.get("reference")
             key = (sample["prompt"], reference)
             columns = answers.setdefault(key, references([] if reference is None else [reference]))
-            columns.append(Said(numbers.method(row["method"]), kind, shortened(sample["answer"])))
+            columns.append(Said(row.get("title", row["method"]), kind, shortened(sample["answer"])))
     return [Sample(without_middle(prompt), columns) for (prompt, _), columns in list(answers.items())[:MAX_SAMPLES]]
 
 

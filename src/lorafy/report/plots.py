@@ -8,54 +8,56 @@ from typing import Any
 
 from ..run_directory import RunDirectory, read_json, read_jsonl
 from .compare_plot import draw_compare
-from .confusion import draw_confusion
-from .curves import draw_accuracy, draw_learning_rate, draw_loss
+from .curves import draw_learning_rate, draw_loss, draw_score
 from .hardware_plot import draw_hardware
-from .language import is_language_model
 from .series import metric
+from .view import Picture, View
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """The PNGs that were written, and sentences for the user about how."""
+    """The PNGs that were written."""
 
-    paths: list[Path] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+
+    @property
+    def paths(self) -> list[Path]:
+        """Where they lie."""
+        return [picture.path for picture in self.pictures]
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences for the user about how they were drawn, each once."""
+        return list(dict.fromkeys(picture.note for picture in self.pictures if picture.note is not None))
 
 
-def draw_plots(run: RunDirectory) -> Drawn:
+def draw_plots(run: RunDirectory, view: View) -> Drawn:
     """Writes run.plots/*.png. A plot whose data are not there is left out."""
     lines = read_jsonl(run.metrics)
-    summary = read_if_there(run.summary)
-    results = read_if_there(run.eval_results)
-    best_step, accuracy = summary.get("best_step"), "accuracy"
-    if is_language_model(summary, results, lines=lines):
-        best_step, accuracy = best_step or lowest_loss(lines), "token accuracy"
-    paths: list[Path | None] = [
-        draw_loss(lines, best_step, run.plots / "loss.png"),
-        draw_accuracy(lines, best_step, run.plots / "accuracy.png", accuracy),
-        draw_learning_rate(lines, run.plots / "learning_rate.png"),
-        draw_hardware(read_jsonl(run.hardware), summary, run.plots / "hardware.png"),
-    ]
-    notes: list[str | None] = []
-    if results.get("labels") and results["metrics"].get("confusion_matrix"):
-        matrix, note = draw_confusion(results, run.plots / "confusion_matrix.png")
-        paths.append(matrix)
-        notes.append(note)
+    summary, results = read_if_there(run.summary), read_if_there(run.eval_results)
+    best_step = summary.get("best_step") or best_so_far(lines, view)
+    paths = [draw_loss(lines, best_step, run.plots / "loss.png")]
+    if view.curve is not None:
+        paths.append(draw_score(lines, best_step, run.plots / f"{view.curve.key}.png", view.curve))
+    paths.append(draw_learning_rate(lines, run.plots / "learning_rate.png"))
+    paths.append(draw_hardware(read_jsonl(run.hardware), summary, run.plots / "hardware.png"))
+    pictures = [Picture(path, view.caption(path.stem)) for path in paths if path is not None]
+    if results:
+        pictures += view.draw(results, run.plots)
     rows = read_if_there(run.compare_results).get("rows")
     if rows:
-        comparison, note = draw_compare(rows, run.plots / "compare.png")
-        paths.append(comparison)
-        notes.append(note)
-    said = [note for note in notes if note is not None]
-    return Drawn([path for path in paths if path is not None], list(dict.fromkeys(said)))
+        path, note = draw_compare(rows, run.plots / "compare.png", view)
+        if path is not None:
+            pictures.append(Picture(path, view.caption("compare"), note, wide=True))
+    return Drawn(pictures)
 
 
-def lowest_loss(lines: list[dict[str, Any]]) -> int | None:
-    """The step to be kept as it stands, while the summary that names it is not written yet."""
+def best_so_far(lines: list[dict[str, Any]], view: View) -> int | None:
+    """The step to be kept as it stands, while the summary that names it is not written yet: where the loss decides."""
     validation = metric(lines, "validation", "loss")
-    return int(validation.x[validation.y.argmin()]) if len(validation) else None
+    return int(validation.x[validation.y.argmin()]) if view.best_by_loss and len(validation) else None
 
 
 def read_if_there(path: Path) -> dict[str, Any]:
+    """A JSON file's content; {} where there is none."""
     return read_json(path) if path.is_file() else {}

@@ -1,1 +1,217 @@
-"""Seam: an Example becomes Features, a Batch and a loss. One file a task."""
+"""Seam: what a model learns from examples, put together from the rooms below. One file a task, whose name nothing else
+knows.
+
+What every task on texts with a head shares stands here; a task's file says what is learned of a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config.schema import ModelSection, RunConfig
+from ..contracts import Records as Records
+from ..contracts import TaskKind, load_method, load_plugin, plugin_names
+from ..data.corpus import Corpus, load_corpus
+from ..encoding.texts import TextEncoder
+from ..models.load import BaseModel, Source, load_with_head
+from ..types import Batch, DataError, Encoded, Example, Features, Finding, ModelError, Problem
+
+
+def load_kind(name: str) -> TaskKind:
+    """The task of this name. Raises ConfigError with the names that exist."""
+    return load_plugin("tasks", name).KIND
+
+
+def kinds() -> dict[str, TaskKind]:
+    """Every task by name."""
+    return {name: load_kind(name) for name in plugin_names("tasks")}
+
+
+def writes(source: Source) -> bool:
+    """Whether the model was made to write text after text."""
+    return any("write" in kind.abilities and kind.claims(source) for kind in kinds().values())
+
+
+def kind_of_model(source: Source) -> TaskKind:
+    """Which task a model as it comes is for."""
+    of_all = kinds().values()
+    claimed = (kind for kind in of_all if kind.claims(source))
+    return next(claimed, None) or next(kind for kind in of_all if kind.has_head and kind.records.is_default)
+
+
+def kind_of_adapter(peft_type: str | None) -> TaskKind:
+    """Which task another tool's adapter is for, by what its file says; without a word, a classifier."""
+    usual = [kind for kind in kinds().values() if kind.records.is_default]
+    named = (kind for kind in usual if kind.peft_type == peft_type)
+    return next(named, None) or next(kind for kind in usual if kind.has_head)
+
+
+def read_corpus(config: RunConfig, generative: bool) -> Corpus:
+    """The recipe's data for the task that it names, or that the data ask for. Raises DataError and ConfigError."""
+    every = {name: kind.records for name, kind in kinds().items()}
+
+    def choose(form: str, examples: Sequence[Any]) -> tuple[str, str | None]:
+        if config.task != "auto":
+            return config.task, None
+        fitting = {name: records for name, records in every.items() if form in records.formats}
+        for name, records in fitting.items():
+            reason = records.suits(examples, config)
+            if reason is not None:
+                return name, reason
+        return next(name for name, records in fitting.items() if records.is_default), None
+
+    return load_corpus(config, generative, every, choose, lambda task: _untrainable(config, task))
+
+
+def _untrainable(config: RunConfig, task: str) -> list[Problem]:
+    """A method that would train nothing."""
+    method, kind = config.adapter.method, load_kind(task)
+    if kind.has_head or not load_method(method).needs_head:
+        return []
+    message = f"{method} trains a classification head: {kind.noun} has none"
+    return [Problem("adapter.method", message, "use lora or full; the untrained model is measured beside them")]
+
+
+@dataclass(frozen=True)
+class HeadTask:
+    """A task whose model reads a whole text and says something of it by a head. See `Task`.
+
+    A subclass adds `name`, `kind`, `objective`, `labels_of`, `head_config`, `measure`, `rank`, `score`, `ready`.
+    """
+
+    tokenizer: Any
+    label_names: Sequence[str]
+    max_length: int
+
+    max_tokens = None
+    probe_size = 16
+
+    @property
+    def encoder(self) -> TextEncoder:
+        """How texts become features."""
+        return TextEncoder(self.tokenizer, self.max_length)
+
+    def labels_of(self, example: Example) -> list[int] | list[float]:
+        """What is learned of an example, as `Features.labels` holds it."""
+        raise NotImplementedError
+
+    def head_config(self) -> Mapping[str, Any]:
+        """What the model's config says of its head."""
+        raise NotImplementedError
+
+    def encode(self, examples: Sequence[Example]) -> Encoded:
+        """One Features an example, in their order; none is skipped."""
+        return self.encoder.encode(examples, self.labels_of)
+
+    def collate(self, features: Sequence[Features]) -> Batch:
+        """See `TextEncoder.collate`."""
+        return self.encoder.collate(features)
+
+    def padded_length(self, num_tokens: int) -> int:
+        """See `TextEncoder.padded_length`."""
+        return self.encoder.padded_length(num_tokens)
+
+    def probe(self, features: Sequence[Features]) -> dict[str, Any]:
+        """The first texts."""
+        return self.collate(features[: self.probe_size]).inputs
+
+    def probe_outputs(self, model: Any, inputs: Mapping[str, Any]) -> Any:
+        """The head's outputs (B, C), fp32, on the CPU."""
+        return model(**inputs).logits.float().cpu()
+
+    def settings(self) -> dict[str, Any]:
+        """The names of the classes."""
+        return {"labels": list(self.label_names)}
+
+    def load_base(self, section: ModelSection, seed: int) -> BaseModel:
+        """The base with a head as this task wants it, new where it has none such."""
+        return load_with_head(section, self.head_config(), self.tokenizer.pad_token_id, seed)
+
+    def check_data(self, corpus: Corpus, encoded: Mapping[str, Encoded]) -> list[Finding]:
+        """Nothing more."""
+        return []
+
+    def check_model(self, model: Any) -> list[Finding]:
+        """Nothing more."""
+        return []
+
+    def finish(self, model: Any, validation: Sequence[Features] | None, precision: Any) -> HeadTask:
+        """As it is."""
+        return self
+
+    def refuse_unknown(self, corpus: Corpus, split: str) -> None:
+        """Raises DataError for classes that the model does not know."""
+        unknown = sorted({name for example in corpus.splits[split] for name in example.classes} - set(self.label_names))
+        if unknown:
+            message = f"labels that this model does not know: {', '.join(unknown[:5])}"
+            raise DataError(Problem(f"data.{split}", message, f"it knows {', '.join(self.label_names)}"))
+
+
+class HeadKind:
+    """How a HeadTask comes to be. See `TaskKind`. A subclass adds `noun`, `task`, `records`, `view` and `claims`."""
+
+    peft_type = "SEQ_CLS"
+    abilities: Sequence[str] = ("predict",)
+    has_head = True
+    default_length = 512
+    task: type[HeadTask]
+
+    def make(self, config: RunConfig, corpus: Corpus, source: Source) -> Any:
+        """The task of a recipe."""
+        max_length = source.longest(config.data.max_length, self.default_length)
+        return self.task(source.tokenizer, corpus.label_names, max_length)
+
+    def restore(self, manifest: Any, source: Source) -> Any:
+        """The task of what was trained."""
+        return self.task(source.tokenizer, manifest.labels, manifest.max_length)
+
+    def of_model(self, source: Source) -> Any:
+        """The task of a model as it comes, with the head that it has."""
+        return self.task(source.tokenizer, labels_of_config(source), source.longest(None, self.default_length))
+
+    def of_adapter(self, folder: Path, source: Source) -> Any:
+        """The number of classes is that of the adapter's head."""
+        labels = labels_of_config(source)
+        found = outputs_of_head(folder)
+        names = labels if len(labels) == found else [str(index) for index in range(found)]
+        return self.task(source.tokenizer, names, source.longest(None, self.default_length))
+
+    def check_examples(self, corpus: Corpus) -> list[Finding]:
+        """Nothing more."""
+        return []
+
+    def probe_examples(self) -> list[Example]:
+        """Some texts."""
+        return [Example(text, None, "probe", row) for row, text in enumerate(PROBE_TEXTS)]
+
+
+PROBE_TEXTS = ("to be or not to be", "that is the question", "?")
+HEAD_NAMES = ("classifier", "score", "out_proj")
+"""How the last layer of a head is called in transformers' models."""
+
+
+def labels_of_config(source: Source) -> list[str]:
+    """The names that a model's config gives to the outputs of its head."""
+    names = source.config.id2label
+    return [str(names[index]) for index in sorted(names)]
+
+
+def outputs_of_head(folder: Path) -> int:
+    """How many outputs the trained head of another tool's adapter has. Raises ModelError where it has none."""
+    from safetensors.torch import safe_open
+
+    from ..contracts import foreign_method
+
+    method = foreign_method(folder)
+    assert method is not None, "only a folder with an adapter is asked for its head"
+    with safe_open(folder / method.weights, framework="pt") as file:
+        heads = [name for name in file.keys() if "lora_" not in name and name.endswith("weight")]  # noqa: SIM118
+        sizes = {name: file.get_slice(name).get_shape()[0] for name in heads}
+    outputs = [size for name, size in sizes.items() if name.split(".")[-2] in HEAD_NAMES]
+    if not outputs:
+        message = "this adapter carries no classification head"
+        raise ModelError(Problem(str(folder), message, "it was trained for another task, or its head was not saved"))
+    return outputs[0]

@@ -2,219 +2,267 @@
 
 from __future__ import annotations
 
-import math
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch.nn import functional
+from transformers import AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 
-from ..prompt import Piece, Renderer
+from ..config.schema import GenerationSection, ModelSection, RunConfig
+from ..data.conversations import ConversationRecords
+from ..data.corpus import Corpus
+from ..encoding.conversations import ConversationEncoder
+from ..encoding.prompt import make_renderer
+from ..evaluation import language
+from ..inference.generate import generate
+from ..inference.language_model import LanguageModel
+from ..inference.trained import Trained
+from ..models.load import BaseModel, Source, load_whole, twins
+from ..objectives.tokens import TokenCrossEntropy
+from ..preflight.answers import check_share
+from ..report.language import LanguageView
 from ..types import (
-    IGNORE_INDEX,
     Batch,
     Conversation,
     DataError,
     Encoded,
     Features,
-    LossOutput,
+    Finding,
     Message,
+    ModelError,
     Problem,
-    Skipped,
 )
 
-LENGTH_MULTIPLE = 16
-"""As for classification: few shapes are faster than exact ones."""
-SCORE_TOKENS = 2_048
-"""Padded tokens of one forward without gradients."""
+GENERATIVE = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+"""How the classes of models that write text are called."""
 LOGITS_BYTES = 2**30
 """For the logits of one micro-batch, of 10 bytes each: bf16, their fp32 copy and its gradient."""
 PROBE_EXAMPLES, PROBE_POSITIONS, PROBE_LOGITS = 4, 4, 4_096
 """A vocabulary has up to 150,000 logits a position: the probe keeps some."""
+ANSWER_LENGTH, ANSWER_ROOM = 1.5, 16
+"""An answer may be half again as long as the longest reference, and 16 tokens: enough to see that it does not end."""
 
 
 @dataclass(frozen=True)
 class CausalLM:
-    """The task with what it needs of the model: renderer (with tokenizer), longest sequence to train on, longest that
-    the model reads, size of the vocabulary."""
+    """The task with what it needs of the model: encoder (renderer, tokenizer, lengths) and the vocabulary's size."""
 
-    renderer: Renderer
-    max_length: int
-    context_length: int
+    encoder: ConversationEncoder
     vocab_size: int
-    train_on_prompt: bool = False
-    name: str = "causal_lm"
-    best_metric: str = "loss"
+
+    name = "causal_lm"
+    best_metric = "loss"
+    objective = TokenCrossEntropy()
+
+    @property
+    def kind(self) -> CausalLMKind:
+        """See `Task`."""
+        return KIND
 
     @property
     def tokenizer(self) -> Any:
-        return self.renderer.tokenizer
+        """The encoder's."""
+        return self.encoder.tokenizer
+
+    @property
+    def max_length(self) -> int:
+        """The longest sequence to train on, in tokens."""
+        return self.encoder.max_length
 
     @property
     def max_tokens(self) -> int:
+        """As many as their logits leave room for."""
         return max(self.max_length, LOGITS_BYTES // (10 * self.vocab_size))
 
     def encode(self, examples: Sequence[Conversation]) -> Encoded:
-        """A conversation becomes one sequence, or one for each answer (see Renderer.sequences).
-
-        What is longer than `max_length` loses its oldest turns, then the end of its question, never its answer; a
-        plain text is cut into several sequences. Raises DataError where the template refuses conversations.
-        """
-        features: list[Features] = []
-        skipped: list[Skipped] = []
-        refused: list[tuple[int, Problem]] = []
-        for example in examples:
-            try:
-                found = self._encode(example)
-            except DataError as error:
-                refused.append((example.row, error.problems[0]))
-                continue
-            for feature in found:
-                if feature is None:
-                    reason = f"its answer alone does not fit into {self.max_length} tokens"
-                    skipped.append(Skipped(example.row, reason))
-                else:
-                    features.append(feature)
-        if refused:
-            row, problem = refused[0]
-            rows = f"row {row} of {examples[0].source}; {len(refused):,} of {len(examples):,} rows are like that"
-            raise DataError(Problem(problem.where, f"{problem.message} ({rows})", problem.fix))
-        return Encoded(features, skipped)
-
-    def _encode(self, example: Conversation) -> list[Features | None]:
-        if example.messages[0].role == "text":
-            return self._plain_text(example)
-        sequences = self.renderer.sequences(example.messages)
-        encoded = [self._features(pieces, example.row) for pieces in sequences]
-        if all(len(feature) <= self.max_length for feature in encoded):
-            return list(encoded)
-        ends = [index for index, message in enumerate(example.messages) if message.role == "assistant"]
-        return [self._fitted(example.messages[: end + 1], example.row) for end in ends]
-
-    def _features(self, pieces: Sequence[Piece], row: int, truncated: bool = False) -> Features:
-        ids, trained = self.renderer.encode(pieces)
-        targets = [True] * len(ids) if self.train_on_prompt else trained
-        labels = [token if is_target else IGNORE_INDEX for token, is_target in zip(ids, targets, strict=True)]
-        return Features(ids, [IGNORE_INDEX, *labels[1:]], row, truncated=truncated)  # nothing stands before the first
-
-    def _fitted(self, messages: Sequence[Message], row: int) -> Features | None:
-        """One answer with as much of what was said before as fits; None where the answer alone is too long."""
-        whole = self._last_answer(messages, row)
-        if whole is not None:
-            return whole
-        head = [message for message in messages[:1] if message.role == "system"]
-        turns = list(messages[len(head) :])
-        while len(turns) > 2:
-            turns = turns[2:]
-            fitted = self._last_answer([*head, *turns], row, truncated=True)
-            if fitted is not None:
-                return fitted
-        question, answer = turns
-        fits, most = None, len(question.content)
-        low = 0
-        while low <= most:  # the longest beginning of the question that fits
-            middle = (low + most) // 2
-            feature = self._last_answer(
-                [*head, Message("user", question.content[:middle]), answer], row, truncated=True
-            )
-            if feature is None:
-                most = middle - 1
-            else:
-                fits, low = feature, middle + 1
-        return fits
-
-    def _last_answer(self, messages: Sequence[Message], row: int, truncated: bool = False) -> Features | None:
-        """One sequence whose only target is the last answer; None where it is too long."""
-        pieces = self.renderer.sequences(messages)[-1]
-        last = [*(Piece(piece.text, False) for piece in pieces[:-1]), pieces[-1]]
-        feature = self._features(last, row, truncated)
-        return feature if len(feature) <= self.max_length else None
-
-    def _plain_text(self, example: Conversation) -> list[Features | None]:
-        """Each sequence begins with the last token of the one before, so that every token but the first is a target."""
-        ids = [*self.tokenizer(example.answer, verbose=False)["input_ids"], self.renderer.end_id]
-        starts = range(0, len(ids) - 1, self.max_length - 1)
-        parts = [ids[start : start + self.max_length] for start in starts]
-        return [Features(part, [IGNORE_INDEX, *part[1:]], example.row) for part in parts]
-
-    def padded_length(self, num_tokens: int) -> int:
-        return max(num_tokens, min(-(-num_tokens // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self.max_length))
+        """See `ConversationEncoder.encode`."""
+        return self.encoder.encode(examples)
 
     def collate(self, features: Sequence[Features]) -> Batch:
-        """Ids (B, T), padded on the right and masked by position. The model gives logits only where some sequence
-        has a target: `logits_to_keep` (K,) are those positions, labels (B, K) the tokens that follow them."""
-        length = self.padded_length(max(len(feature) for feature in features))
-        ids = torch.full((len(features), length), self.tokenizer.pad_token_id, dtype=torch.long)
-        mask = torch.zeros(len(features), length, dtype=torch.long)
-        following = torch.full((len(features), length), IGNORE_INDEX, dtype=torch.long)
-        for i, feature in enumerate(features):
-            ids[i, : len(feature)] = torch.tensor(feature.input_ids)
-            mask[i, : len(feature)] = 1
-            following[i, : len(feature) - 1] = torch.tensor(feature.labels[1:])
-        used = (following != IGNORE_INDEX).any(0)
-        keep = used.nonzero().flatten()
-        # A few positions more, whose labels are ignored, make the head's product one of few shapes.
-        spare = (~used).nonzero().flatten()[: -len(keep) % LENGTH_MULTIPLE]
-        keep = torch.cat([keep, spare]).sort().values
-        inputs = {"input_ids": ids, "attention_mask": mask, "logits_to_keep": keep}
-        return Batch(inputs, following[:, keep], [feature.row for feature in features], length)
+        """See `ConversationEncoder.collate`."""
+        return self.encoder.collate(features)
 
-    def loss(self, model: Any, batch: Batch) -> LossOutput:
-        """Cross-entropy SUMMED over the target tokens of `batch`, in fp32."""
-        losses, correct = token_losses(model, batch)
-        return LossOutput(losses.sum(), correct.sum())
+    def padded_length(self, num_tokens: int) -> int:
+        """See `ConversationEncoder.padded_length`."""
+        return self.encoder.padded_length(num_tokens)
 
     def measure(self, model: Any, features: Sequence[Features], precision: Any) -> dict[str, float]:
         """Mean loss over the target tokens, its exponential, and the share of tokens predicted right."""
-        losses, correct, targets = self.sums(model, features, precision)
+        losses, correct, targets = language.token_sums(model, self.encoder, features, precision, self.max_tokens)
         loss = sum(losses) / sum(targets)
-        return {"loss": loss, "perplexity": perplexity(loss), "accuracy": sum(correct) / sum(targets)}
-
-    def sums(
-        self, model: Any, features: Sequence[Features], precision: Any
-    ) -> tuple[list[float], list[int], list[int]]:
-        """For each sequence: its targets' losses summed, how many were predicted right, how many there are."""
-        order = sorted(range(len(features)), key=lambda index: len(features[index]))
-        losses, correct = [0.0] * len(features), [0] * len(features)
-        most = min(SCORE_TOKENS, self.max_tokens)
-        start = 0
-        while start < len(order):
-            end = start + 1
-            while end < len(order) and (end - start + 1) * self.padded_length(len(features[order[end]])) <= most:
-                end += 1
-            rows = order[start:end]
-            batch = self.collate([features[row] for row in rows]).to(precision.device)
-            with torch.inference_mode(), precision.autocast():
-                batch_losses, batch_correct = token_losses(model, batch)
-            for row, loss, hits in zip(
-                rows, batch_losses.double().sum(1).tolist(), batch_correct.sum(1).tolist(), strict=True
-            ):
-                losses[row], correct[row] = loss, hits
-            start = end
-        return losses, correct, [feature.num_targets for feature in features]
+        return {"loss": loss, "perplexity": language.perplexity(loss), "accuracy": sum(correct) / sum(targets)}
 
     def rank(self, metrics: Mapping[str, float]) -> list[float]:
         """The lower loss."""
         return [-metrics["loss"]]
 
-    def probe(self, features: Sequence[Features]) -> dict[str, torch.Tensor]:
+    def probe(self, features: Sequence[Features]) -> dict[str, Any]:
+        """The shortest sequences, their last supervised positions."""
         batch = self.collate(sorted(features, key=len)[:PROBE_EXAMPLES])
         return {**batch.inputs, "logits_to_keep": batch.inputs["logits_to_keep"][-PROBE_POSITIONS:]}
 
-    def probe_outputs(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def probe_outputs(self, model: Any, inputs: Mapping[str, Any]) -> Any:
         """Logits (B, K, about 4,096): evenly spaced entries of the vocabulary."""
         logits = model(**inputs).logits
         return logits[..., :: -(-logits.shape[-1] // PROBE_LOGITS)].float().cpu()
 
+    def settings(self) -> dict[str, Any]:
+        """How the model is asked."""
+        renderer = self.encoder.renderer
+        facts = {"system": renderer.system, "thinking": renderer.thinking, "fingerprint": renderer.fingerprint}
+        return {"labels": [], "prompt": facts}
 
-def token_losses(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Losses (B, K), fp32, zero where there is no target; and whether each target was predicted (B, K)."""
-    logits = model(**batch.inputs).logits.float()
-    losses = functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="none")
-    return losses.view_as(batch.labels), logits.detach().argmax(-1) == batch.labels
+    def load_base(self, section: ModelSection, seed: int) -> BaseModel:
+        """The whole model; nothing in it is new."""
+        base = load_whole(section, AutoModelForCausalLM, self.vocab_size)
+        if "logits_to_keep" not in inspect.signature(base.model.forward).parameters:
+            message = f"{type(base.model).__name__} of {section.path} gives logits for all positions only"
+            raise ModelError(Problem("model.path", message, "take GPT-2, OPT, Llama, Qwen, or most others"))
+        return base
+
+    def check_data(self, corpus: Corpus, encoded: Mapping[str, Encoded]) -> list[Finding]:
+        """How much of the text is learned; and texts that hold the end of an answer: a tokenizer reads its text as the
+        end itself, wherever it stands."""
+        end, findings = self.encoder.renderer.end, check_share(encoded)
+        for name, examples in corpus.splits.items():
+            rows = [example.row for example in examples if any(end in message.content for message in example.messages)]
+            if rows:
+                message = f"{len(rows):,} {name} rows hold the text {end}, which ends an answer (row {rows[0]}, ...)"
+                findings.append(Finding("end", "warning", message, "take it out of these texts: it is read as the end"))
+        return findings
+
+    def check_model(self, model: Any) -> list[Finding]:
+        """A frozen output layer stays as it is: what that cannot say, the model cannot learn to say."""
+        renderer = self.encoder.renderer
+        count = 0 if model.get_output_embeddings().weight.requires_grad else twins(model, renderer.end_id)
+        if not count:
+            return []
+        message = (
+            f"pretraining never showed {renderer.end}, which ends an answer: {count:,} other tokens have the same "
+            "output weights, so LoRA can hardly teach this model to stop"
+        )
+        return [Finding("end", "warning", message, "use adapter.method=full, or a base whose end token was trained")]
+
+    def finish(self, model: Any, validation: Sequence[Features] | None, precision: Any) -> CausalLM:
+        """As it is."""
+        return self
+
+    def refuse_unknown(self, corpus: Corpus, split: str) -> None:
+        """Any text can be scored."""
+
+    def score(self, trained: Trained, examples: Sequence[Conversation], settings: GenerationSection) -> dict[str, Any]:
+        """What was trained, then its base on the same questions. Raises DataError where no row fits."""
+        encoded = self.encode(examples)
+        if not encoded.features:
+            raise DataError(Problem("data", f"no row fits into {self.max_length} tokens", "shorten the answers"))
+        encoder = self.encoder
+        # A question that leaves no room for an answer cannot be asked; it is left out.
+        asked = [
+            question
+            for question in language.questions(examples, settings.evaluate_prompts)
+            if len(encoder.renderer.question_ids(question.messages)) + ANSWER_ROOM < encoder.context_length
+        ]
+        lengths = (len(self.tokenizer(text, verbose=False)["input_ids"]) for a in asked for text in a.references)
+        room = min(settings.max_new_tokens, round(ANSWER_LENGTH * max(lengths, default=0)) + ANSWER_ROOM)
+        greedy = settings.model_copy(update={"temperature": 0.0, "max_new_tokens": room})
+
+        def measure(model: Any) -> tuple[dict[str, Any], list[Any]]:
+            def write(questions: Sequence[Sequence[Message]]) -> Sequence[Any]:
+                return generate(model, encoder, questions, greedy, trained.precision)
+
+            return language.score(model, encoder, encoded, asked, write, trained.precision, self.max_tokens)
+
+        trained.merge()
+        trained.settle()
+        metrics, answers = measure(trained.model)
+        base_metrics = base_answers = None
+        if trained.folder is not None:
+            trained.release()
+            base_metrics, base_answers = measure(trained.original())
+        return {
+            "num_examples": len(examples),
+            "num_skipped": len(encoded.skipped),
+            "num_truncated": sum(feature.truncated for feature in encoded.features),
+            "metrics": metrics,
+            "base": base_metrics,
+            "samples": language.samples(asked, answers, base_answers),
+        }
+
+    def ready(self, trained: Trained, settings: GenerationSection, seed: int) -> LanguageModel:
+        """See `Task`."""
+        return LanguageModel(trained, self.encoder, settings, seed)
 
 
-def perplexity(loss: float) -> float:
-    """exp of a mean loss; what is too great for a float is told as its greatest."""
-    return math.exp(min(loss, 700.0))
+class CausalLMKind:
+    """See `TaskKind`."""
+
+    noun = "a language model"
+    peft_type = "CAUSAL_LM"
+    abilities = ("write",)
+    has_head = False
+    default_length = 1_024
+    records = ConversationRecords()
+    view = LanguageView()
+
+    def claims(self, source: Source) -> bool:
+        """Whether the model was pretrained to write text after text."""
+        config = source.config
+        if config.architectures:
+            return any(name.endswith(GENERATIVE) for name in config.architectures)
+        kind = config.model_type
+        return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+    def make(self, config: RunConfig, corpus: Corpus, source: Source) -> CausalLM:
+        """The task of a recipe. Raises ModelError for a model that does not write."""
+        if not self.claims(source):
+            message = f"{source.section.path} was not made to write text, but the data are questions and answers"
+            raise ModelError(Problem("model.path", message, "take a language model, or name data.columns.label"))
+        max_length = source.longest(config.data.max_length, self.default_length)
+        renderer = make_renderer(source.tokenizer, system=config.data.system, thinking=config.data.thinking)
+        return self._task(source, renderer, max_length, config.data.train_on_prompt)
+
+    def restore(self, manifest: Any, source: Source) -> CausalLM:
+        """The task of what was trained. Raises ModelError where its tokenizer asks otherwise than it did then."""
+        prompt = manifest.prompt
+        assert prompt is not None, "a language model's manifest says how it was asked"
+        renderer = make_renderer(source.tokenizer, system=prompt["system"], thinking=prompt["thinking"])
+        if renderer.fingerprint != prompt["fingerprint"]:
+            message = "its tokenizer or chat template is not the one that it was trained with"
+            fix = "copy the folder again, whole; do not edit its tokenizer files"
+            raise ModelError(Problem(str(source.tokenizer_folder), message, fix))
+        return self._task(source, renderer, manifest.max_length)
+
+    def of_model(self, source: Source) -> CausalLM:
+        """The task of a model as it comes, asked without thinking."""
+        return self._task(source, make_renderer(source.tokenizer), source.longest(None, self.default_length))
+
+    def of_adapter(self, folder: Path, source: Source) -> CausalLM:
+        """With the adapter's own tokenizer, where it has one."""
+        if (folder / "tokenizer_config.json").is_file():
+            source = Source(source.section, source.config, folder)
+        return self.of_model(source)
+
+    def _task(self, source: Source, renderer: Any, max_length: int, train_on_prompt: bool = False) -> CausalLM:
+        encoder = ConversationEncoder(renderer, max_length, source.context_length, train_on_prompt)
+        return CausalLM(encoder, len(source.tokenizer))
+
+    def check_examples(self, corpus: Corpus) -> list[Finding]:
+        """Nothing more."""
+        return []
+
+    def probe_examples(self) -> list[Conversation]:
+        """Some questions with answers."""
+        texts = ("to be or not to be", "that is the question", "?")
+        return [
+            Conversation((Message("user", text), Message("assistant", text)), "probe", row)
+            for row, text in enumerate(texts)
+        ]
+
+
+KIND = CausalLMKind()

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from ..contracts import AdapterMethod
 from ..run_directory import RunDirectory, read_json, write_atomically, write_json
 from ..types import Problem, RunError
 
@@ -29,7 +30,7 @@ class Window:
     """Sums since the last line of metrics."""
 
     loss_sum: float = 0.0
-    num_correct: int = 0
+    score_sum: float = 0.0
     num_targets: int = 0
     num_examples: int = 0
     num_tokens: int = 0
@@ -58,6 +59,7 @@ def save_checkpoint(
     model: Any,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    method: AdapterMethod,
     progress: Progress,
 ) -> Path:
     """Writes checkpoints/step-N whole or not at all. Raises RunError on a full disk; earlier checkpoints stand."""
@@ -66,7 +68,8 @@ def save_checkpoint(
         folder.mkdir()
         save_file(trainable_tensors(model), folder / WEIGHTS)
         with (folder / OPTIMIZER).open("wb") as file:  # torch.save would leave a file open that it cannot finish
-            torch.save({"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict()}, file)
+            state = {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict(), "method": method.state(model)}
+            torch.save(state, file)
         write_json(folder / STATE, asdict(progress))
 
     path = run.checkpoint(progress.step)
@@ -104,13 +107,20 @@ def _disk_fault(error: BaseException | None) -> str | None:
 
 
 def load_checkpoint(
-    run: RunDirectory, step: int, model: Any, optimizer: torch.optim.Optimizer, scaler: torch.amp.GradScaler
+    run: RunDirectory,
+    step: int,
+    model: Any,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    method: AdapterMethod,
 ) -> Progress:
+    """Puts weights, optimizer, scaler and method back to where they were, in place."""
     folder = run.checkpoint(step)
     load_weights(run, step, model)
     state = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
     optimizer.load_state_dict(state["optimizer"])
     scaler.load_state_dict(state["scaler"])
+    method.load_state(model, state["method"])
     values = read_json(folder / STATE)
     return Progress(**(values | {"window": Window(**values["window"])}))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ..metrics import Metric
 from ..types import StepStats
 from .hardware import current_memory_bytes
 
@@ -23,9 +24,11 @@ SMOOTHING = 0.9
 
 
 class ProgressDisplay:
-    """Shows a run on a console while entered. The shown loss and accuracy are running means over about ten steps."""
+    """Shows a run on a console while entered. The shown loss and score are running means over about ten steps."""
 
-    def __init__(self, console: Console, num_steps: int, first_step: int):
+    def __init__(self, console: Console, num_steps: int, first_step: int, score: Metric, validated: Sequence[Metric]):
+        """score: counted beside the loss in every step. validated: shown of a validation, beside its loss."""
+        self._score, self._validated = score, validated
         self._console = console
         self._bar = Progress(
             TextColumn("[bold]step"),
@@ -50,18 +53,16 @@ class ProgressDisplay:
         self._bar.stop()
 
     def on_step(self, stats: StepStats) -> None:
-        loss, accuracy = self._mean("loss", stats.loss), self._mean("accuracy", stats.accuracy)
+        loss, score = self._mean("loss", stats.loss), self._mean("score", stats.score)
         speed = self._mean("speed", stats.num_examples / stats.seconds)
         memory = current_memory_bytes() / 2**30
-        figures = f"loss {loss:.3f}  accuracy {accuracy:.1%}  {speed:,.0f} examples/s  {memory:.1f} GiB"
+        counted = f"{self._score.title} {self._score.write(score)}"
+        figures = f"loss {loss:.3f}  {counted}  {speed:,.0f} examples/s  {memory:.1f} GiB"
         self._bar.update(self._task, completed=stats.step, figures=figures)
 
     def on_validation(self, record: Mapping[str, Any], is_best: bool) -> None:
         best = "  [green]best so far[/]" if is_best else ""
-        if "perplexity" in record:
-            figures = f"perplexity {record['perplexity']:.4g}  token accuracy {record['accuracy']:.2%}"
-        else:
-            figures = f"accuracy {record['accuracy']:.2%}  macro F1 {record['f1_macro']:.4f}"
+        figures = "  ".join(f"{metric.title} {metric.write(record[metric.key])}" for metric in self._validated)
         self._console.print(
             f"  step {record['step']:>5}  epoch {record['epoch']:.2f}  validation loss {record['loss']:.4f}  "
             f"{figures}{best}",

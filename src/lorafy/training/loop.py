@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 
 from ..config.schema import TrainSection
-from ..contracts import Task, Tracker
+from ..contracts import AdapterMethod, Task, Tracker
 from ..data.batches import StepPlan
 from ..run_directory import RunDirectory
 from ..types import Batch, Features, Interrupted, StepStats
@@ -25,7 +25,7 @@ from .checkpoint import (
 )
 from .hardware import current_memory_bytes
 from .optim import learning_rate_at
-from .step import Stepper, ignore_labels
+from .step import Stepper
 from .stop_signal import StopSignal
 
 
@@ -50,6 +50,7 @@ class Training:
     seed: int
     peak_learning_rate: float
     task: Task
+    method: AdapterMethod
     stepper: Stepper
     features: Sequence[Features]
     plan: StepPlan
@@ -62,7 +63,9 @@ class Training:
 
     def resume(self, step: int) -> None:
         """Puts model, optimizer and progress back to a checkpoint."""
-        self.progress = load_checkpoint(self.run, step, self._bare_model, self.stepper.optimizer, self.stepper.scaler)
+        self.progress = load_checkpoint(
+            self.run, step, self._bare_model, self.stepper.optimizer, self.stepper.scaler, self.method
+        )
 
     def train(self) -> Progress:
         """Trains to the end and leaves the best weights in the model (the last where nothing was validated).
@@ -120,7 +123,7 @@ class Training:
         rate = learning_rate_at(number, self.num_steps, self.peak_learning_rate, self.config)
         num_targets = sum(self.features[index].num_targets for index in examples)
         seed = self._dropout_seed(number)
-        result = self.stepper.step(self._batches(examples, seed), num_targets, rate, seed)
+        result = self.stepper.step(self._batches(examples, seed), num_targets, rate, seed, number)
         seconds = time.perf_counter() - started
         num_tokens = sum(len(self.features[index]) for index in examples)
 
@@ -128,7 +131,7 @@ class Training:
         progress.fast_steps += self.is_fast
         window = progress.window
         window.loss_sum += result.loss_sum
-        window.num_correct += result.num_correct
+        window.score_sum += result.score_sum
         window.num_targets += result.num_targets
         window.num_examples += len(examples)
         window.num_tokens += num_tokens
@@ -138,7 +141,7 @@ class Training:
             step=number,
             epoch=number / self.plan.steps_per_epoch,
             loss=result.loss_sum / result.num_targets,
-            accuracy=result.num_correct / result.num_targets,
+            score=result.score_sum / result.num_targets,
             learning_rate=rate,
             grad_norm=result.grad_norm,
             num_examples=len(examples),
@@ -155,7 +158,10 @@ class Training:
         mine = examples[accelerator.process_index :: accelerator.num_processes]
         features = [self.features[index] for index in mine or examples[:1]]
         batches = self.stepper.path.batches(features, mine or examples[:1], seed)
-        return batches if mine else [ignore_labels(batch) for batch in batches]
+        if mine:
+            return batches
+        # A process without an example in a step takes part in it all the same, without targets.
+        return [replace(batch, labels=self.task.objective.ignored(batch.labels)) for batch in batches]
 
     def _dropout_seed(self, step: int) -> int:
         accelerator = self.stepper.accelerator
@@ -169,7 +175,7 @@ class Training:
                 "step": stats.step,
                 "epoch": round(stats.epoch, 4),
                 "loss": window.loss_sum / window.num_targets,
-                "accuracy": window.num_correct / window.num_targets,
+                self.task.objective.score.key: window.score_sum / window.num_targets,
                 "learning_rate": stats.learning_rate,
                 "grad_norm": stats.grad_norm if math.isfinite(stats.grad_norm) else None,
                 "examples_per_second": window.num_examples / window.seconds,
@@ -219,7 +225,7 @@ class Training:
         if not self._is_main:
             return
         progress = self.progress
-        save_checkpoint(self.run, self._bare_model, self.stepper.optimizer, self.stepper.scaler, progress)
+        save_checkpoint(self.run, self._bare_model, self.stepper.optimizer, self.stepper.scaler, self.method, progress)
         if progress.best_step == progress.step and progress.best is not None:
             self.run.name_step("best", progress.step, **(progress.best_metrics or {}))
         remove_old_checkpoints(self.run, self.config.keep_checkpoints, progress.best_step)

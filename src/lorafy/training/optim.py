@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from ..config.schema import TrainSection
+from ..contracts import ParameterGroup
 
 
-def make_optimizer(model: Any, config: TrainSection) -> torch.optim.Optimizer:
+def make_optimizer(groups: Sequence[ParameterGroup], config: TrainSection) -> torch.optim.Optimizer:
     """AdamW (betas 0.9 and 0.999); weight decay on matrices, not on biases and norms.
 
-    It sees two tensors, to which all trained parameters and their gradients become views: clipping, the update and
-    setting gradients to zero are a few large operations, not some hundred small ones.
+    It sees two tensors a group, to which all its parameters and their gradients become views: clipping, the update and
+    setting gradients to zero are a few large operations, not some hundred small ones. `lr_scale` of each of its own
+    groups is the factor on the learning rate.
     """
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    matrices, vectors = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
-    groups = [(matrices, config.weight_decay), (vectors, 0.0)]
-    flat = [{"params": [flatten(group)], "weight_decay": decay} for group, decay in groups if group]
+    flat = []
+    for group in groups:
+        matrices = [parameter for parameter in group.parameters if parameter.ndim >= 2]
+        vectors = [parameter for parameter in group.parameters if parameter.ndim < 2]
+        for parameters, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
+            if parameters:
+                flat.append({"params": [flatten(parameters)], "weight_decay": decay, "lr_scale": group.lr_scale})
     return torch.optim.AdamW(flat, lr=0.0, fused=True)
 
 

@@ -22,6 +22,7 @@ from ..kernels.gpu import first_line
 from ..kernels.nouns import Linear
 from ..kernels.peft_layer import FusedLinear
 from ..models.precision import Precision
+from ..objectives import TEXTS
 from ..types import Batch, Features, LossOutput
 
 MAX_MICRO_BATCH_TOKENS = {"cpu": 4_096, "mps": 4_096, "cuda": GPU_MAX_TOKENS}
@@ -66,7 +67,7 @@ class PlainPath:
 
     def loss(self, batch: Batch) -> LossOutput:
         with self.precision.autocast():
-            return self.task.loss(self.model, batch)
+            return self.task.objective.loss(self.model, batch)
 
     def checkpointed(self) -> PlainPath:
         bare = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
@@ -138,7 +139,7 @@ def choose_path(
     dtype, device = plain.precision.dtype, plain.precision.device
     fast: StepPath
     try:
-        fast = build_fast_path(model, plain.task.name, dtype, device, plain.max_examples)
+        fast = build_fast_path(model, plain.task.objective, dtype, device, plain.max_examples)
         name = "fast path"
     except Unsupported as reason:
         try:
@@ -147,7 +148,7 @@ def choose_path(
         except Unsupported:
             return Choice(plain, False, f"plain path; not the fast one: {reason}")
     try:
-        check = compare(plain, fast, model, check_examples(features))
+        check = compare(plain, fast, model, check_examples(features, plain.task))
     except RuntimeError as error:  # torch's own, of a kernel or of memory
         return Choice(plain, False, f"plain path; the fast one fails on the first examples: {first_line(error)}")
     figures = f"loss {check.plain_loss:.6f} and {check.fast_loss:.6f}, gradients {check.difference:.1e} apart"
@@ -167,13 +168,14 @@ def choose_path(
     return Choice(fast, True, f"{name}, held against the plain path on the first examples: {figures}")
 
 
-def check_examples(features: Sequence[Features]) -> list[Features]:
-    """The first ones; of texts with classes, those of the first one's class.
+def check_examples(features: Sequence[Features], task: Task) -> list[Features]:
+    """The first ones; of texts, those that are labelled as the first one is.
 
-    A new model tells no texts apart yet: two classes pull its gradient to opposite sides, and rounding is what is left.
+    A new head tells no texts apart yet: two classes pull its gradient to opposite sides, and rounding is what is left.
     """
-    of_one_class = [one for one in features if len(one.labels) > 1 or one.labels == features[0].labels]
-    return of_one_class[:CHECK_EXAMPLES]
+    if task.objective.reads == TEXTS:
+        features = [one for one in features if one.labels == features[0].labels]
+    return list(features[:CHECK_EXAMPLES])
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
 from ..models.precision import Precision
-from ..types import IGNORE_INDEX, Batch, NonFiniteLoss, Problem
+from ..types import Batch, NonFiniteLoss, Problem
 from .paths import StepPath
 
 
@@ -20,7 +20,7 @@ class StepResult:
     """Over all micro-batches and processes: sums over targets, and the gradient's norm before clipping."""
 
     loss_sum: float
-    num_correct: int
+    score_sum: float
     num_targets: int
     grad_norm: float
 
@@ -36,21 +36,27 @@ class Stepper:
     accelerator: Accelerator
     precision: Precision
     max_grad_norm: float | None
+    after_update: Callable[[int], None]
+    """The adapter method's own work behind an update, given the step's number."""
 
-    def step(self, batches: Sequence[Batch], num_targets: int, learning_rate: float, seed: int) -> StepResult:
+    def step(
+        self, batches: Sequence[Batch], num_targets: int, learning_rate: float, seed: int, number: int
+    ) -> StepResult:
         """The gradient of (sum of losses) / num_targets, clipped, then one update.
 
         batches: this process's micro-batches of the step, at least one.
         num_targets: the targets of the whole step over all processes. Dividing every micro-batch's SUM by it makes
             the gradient independent of how the step was cut (dropout's masks do depend on the cut: exact at dropout 0).
+        learning_rate: each of the optimizer's groups gets it times its `lr_scale`.
         seed: decides the dropout masks of this step on this process.
+        number: of the step, counted from 1.
         Raises NonFiniteLoss before any weight has changed.
         """
         torch.manual_seed(seed)
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         # Data-parallel training averages gradients over processes: times their number, it sums.
         scale = self.accelerator.num_processes / num_targets
-        loss_sums, num_correct = [], []
+        loss_sums, score_sums = [], []
         for index, batch in enumerate(batches):
             is_last = index == len(batches) - 1
             with nullcontext() if is_last else self.accelerator.no_sync(self.model):
@@ -58,25 +64,26 @@ class Stepper:
                 output = self.path.loss(batch)
                 self.accelerator.backward(self.scaler.scale(output.loss_sum * scale))
             loss_sums.append(output.loss_sum.detach())
-            num_correct.append(output.num_correct)
+            score_sums.append(output.score_sum)
 
         self.scaler.unscale_(self.optimizer)
         limit = self.max_grad_norm if self.max_grad_norm is not None else float("inf")
         grad_norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
 
         losses = torch.stack(loss_sums)
-        totals = torch.stack([losses.sum(), torch.stack(num_correct).sum().to(losses.dtype)])
+        totals = torch.stack([losses.sum(), torch.stack(score_sums).sum().to(losses.dtype)])
         totals = self.accelerator.reduce(totals, reduction="sum")
         # The step's one wait for the device.
-        loss_sum, correct, norm, *each = torch.cat([totals, grad_norm.to(losses.dtype)[None], losses]).tolist()
+        loss_sum, score_sum, norm, *each = torch.cat([totals, grad_norm.to(losses.dtype)[None], losses]).tolist()
 
         self._require_finite(loss_sum, norm, each, batches)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["lr_scale"]
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.after_update(number)
         self.optimizer.zero_grad(set_to_none=False)
-        return StepResult(loss_sum, int(correct), num_targets, norm)
+        return StepResult(loss_sum, score_sum, num_targets, norm)
 
     def _require_finite(self, loss_sum: float, norm: float, each: list[float], batches: Sequence[Batch]) -> None:
         finite = torch.isfinite(torch.tensor([loss_sum, norm])).tolist()
@@ -89,8 +96,3 @@ class Stepper:
         what = f"the loss is {loss_sum:g}{rows}" if not finite[0] else f"the gradient's norm is {norm:g}"
         fix = "lower train.learning_rate, look at these examples, or compute in model.dtype=float32"
         raise NonFiniteLoss(Problem("training", f"{what}; no weight was changed by this step", fix))
-
-
-def ignore_labels(batch: Batch) -> Batch:
-    """The same inputs without targets: for a process that has no example in a step but must take part in it."""
-    return replace(batch, labels=torch.full_like(batch.labels, IGNORE_INDEX))

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from ...objectives import TEXTS
 from ..encoder import Embeddings, Encoder, Layer
 from ..weights import Reader, activation_name
 
-TASK = "classification"
+READS = TEXTS
 
 
 def read(model: Any, reader: Reader) -> Encoder:

@@ -1,7 +1,8 @@
 """Llama: Touvron et al. 2023."""
 
+from ...objectives import TOKENS
 from ..llama_like import read
 
-TASK = "causal_lm"
+READS = TOKENS
 
-__all__ = ["TASK", "read"]
+__all__ = ["READS", "read"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...objectives import TOKENS
 from ..decoder import Decoder, Layer
 from ..weights import Reader, Unsupported, activation_name
 
-TASK = "causal_lm"
+READS = TOKENS
 
 
 def read(model: Any, reader: Reader) -> Decoder:

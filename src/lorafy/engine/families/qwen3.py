@@ -1,7 +1,8 @@
 """Qwen3, whose heads are normed: Yang et al. 2025."""
 
+from ...objectives import TOKENS
 from ..llama_like import read
 
-TASK = "causal_lm"
+READS = TOKENS
 
-__all__ = ["TASK", "read"]
+__all__ = ["READS", "read"]

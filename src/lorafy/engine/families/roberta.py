@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from ...objectives import TEXTS
 from ..encoder import Encoder
 from ..weights import Reader
 from .bert import read_encoder
 
-TASK = "classification"
+READS = TEXTS
 
 
 def read(model: Any, reader: Reader) -> Encoder:

@@ -1,5 +1,5 @@
 """XLM-RoBERTa, RoBERTa in a hundred languages: Conneau et al. 2019."""
 
-from .roberta import TASK, read
+from .roberta import READS, read
 
-__all__ = ["TASK", "read"]
+__all__ = ["READS", "read"]

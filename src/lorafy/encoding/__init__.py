@@ -1,0 +1,1 @@
+"""How examples become token ids and batches: texts for a head, conversations through the one prompt renderer."""

@@ -1,0 +1,151 @@
+"""A model from disk, and what may be done with it in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config.schema import ModelSection
+from ..contracts import AdapterMethod, Task
+from ..models.load import BaseModel
+from ..models.parameters import hold_frozen_weights
+from ..models.precision import Precision
+from ..models.trained_files import PROBE, Manifest
+
+
+class State(Enum):
+    """Of a Trained, each reached from one before it."""
+
+    LOADED = "in float32, as it lies on disk: what was trained stands beside the base's weights"
+    MERGED = "in float32, one ordinary model"
+    READY = "on its device, frozen, for use alone"
+    RELEASED = "without weights"
+
+
+@dataclass
+class Trained:
+    """What was trained, or a model as it comes (`folder` and `method` None); in eval mode. Begins LOADED, on the CPU.
+
+    manifest: None where another tool wrote the folder. section: where the base lies. base: what was loaded of it.
+    """
+
+    model: Any
+    task: Task
+    method: AdapterMethod | None
+    manifest: Manifest | None
+    folder: Path | None
+    base: BaseModel
+    precision: Precision
+    section: ModelSection
+    state: State = State.LOADED
+
+    def merge(self) -> None:
+        """LOADED or MERGED -> MERGED."""
+        self._require(State.LOADED, State.MERGED)
+        if self.method is not None and self.state is State.LOADED:
+            self.model = self.method.merge(self.model)
+        self.state = State.MERGED
+
+    def place(self) -> None:
+        """LOADED or MERGED -> READY, its weights in float32."""
+        self._require(State.LOADED, State.MERGED)
+        self.model.to(self.precision.device).eval()
+        self.state = State.READY
+
+    def settle(self) -> None:
+        """LOADED or MERGED -> READY, its linear weights in the products' dtype: half of the memory in bfloat16."""
+        self.model.requires_grad_(False)
+        hold_frozen_weights(self.model, self.precision.dtype)
+        self.place()
+
+    def release(self) -> None:
+        """-> RELEASED: two models of some billion values do not fit beside each other."""
+        self.model, self.base = None, replace(self.base, model=None)
+        self.state = State.RELEASED
+
+    @torch.inference_mode()
+    def logits(self, inputs: Mapping[str, torch.Tensor], precision: Precision) -> torch.Tensor:
+        """The task's outputs on a probe, fp32, on the CPU. LOADED or MERGED: the model goes to `precision`'s device."""
+        self._require(State.LOADED, State.MERGED)
+        self.model.to(precision.device)
+        return outputs_on_probe(self.task, self.model, inputs, precision)
+
+    @torch.inference_mode()
+    def base_logits(self, inputs: Mapping[str, torch.Tensor], precision: Precision) -> torch.Tensor:
+        """The same without what was learned. LOADED."""
+        self._require(State.LOADED)
+        assert self.method is not None, "a model as it comes has learned nothing here"
+
+        def load() -> Any:
+            return self.load_base().model.to(precision.device).eval()
+
+        self.model.to(precision.device)
+        with self.method.as_base(self.model, self.base.head, load) as model:
+            return outputs_on_probe(self.task, model, inputs, precision)
+
+    def load_base(self) -> BaseModel:
+        """The base as it was before training, once more; in any state."""
+        seed = 0 if self.manifest is None else self.manifest.seed
+        return self.task.load_base(self.section, seed)
+
+    def original(self) -> Any:
+        """The base model, ready for use as this one is after `settle`; in any state."""
+        base = self.load_base()
+        other = replace(self, model=base.model, base=base, state=State.LOADED)
+        other.settle()
+        return other.model
+
+    def probe(self) -> dict[str, torch.Tensor]:
+        """The inputs that lie beside the weights; for what another tool wrote, some that are made here."""
+        from safetensors.torch import load_file
+
+        path = None if self.folder is None else self.folder / PROBE
+        if path is not None and path.is_file():
+            return {name: tensor for name, tensor in load_file(path).items() if name != "logits"}
+        return self.task.probe(self.task.encode(self.task.kind.probe_examples()).features)
+
+    def _require(self, *states: State) -> None:
+        assert self.state in states, f"a model that is {self.state.name} cannot do this"
+
+
+def outputs_on_probe(task: Task, model: Any, inputs: Mapping[str, torch.Tensor], precision: Precision) -> torch.Tensor:
+    """What `model`, on the precision's device, says of a probe: fp32, on the CPU."""
+    placed = {name: tensor.to(precision.device) for name, tensor in inputs.items()}
+    with precision.autocast():
+        return task.probe_outputs(model, placed)
+
+
+class Speakers:
+    """A tuned model and its base, one of them at a time, sharing weights where the method can switch itself off."""
+
+    def __init__(self, trained: Trained):
+        trained._require(State.READY)
+        self._trained = trained
+        self._base: Any = None
+
+    @property
+    def has_base(self) -> bool:
+        """False for a model as it comes, which is its own base."""
+        return self._trained.folder is not None
+
+    @contextmanager
+    def __call__(self, base: bool) -> Iterator[Any]:
+        """The model that speaks, for as long as the `with` lasts."""
+        trained = self._trained
+        if not base or trained.method is None:
+            yield trained.model
+            return
+        with trained.method.as_base(trained.model, trained.base.head, self._load) as model:
+            yield model
+
+    def _load(self) -> Any:
+        """Loaded when it is first asked, and kept."""
+        if self._base is None:
+            self._base = self._trained.original()
+        return self._base

@@ -1,0 +1,50 @@
+"""What of a model is trained and what is frozen: counted, and held in the dtype that the products want."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.pytorch_utils import Conv1D
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """`total` counts the model as it is trained: base, adapter and head."""
+
+    trainable: int
+    total: int
+
+    @property
+    def share(self) -> float:
+        return self.trainable / self.total
+
+
+def hold_frozen_weights(model: Any, dtype: torch.dtype) -> None:
+    """Casts frozen linear weights to the products' dtype once; autocast would do it on every forward.
+
+    Embeddings, norms and everything trainable stay float32, as under autocast. An output layer that is the table of
+    embeddings gets a copy of its own.
+    """
+    if dtype == torch.float32:
+        return
+    table = model.get_input_embeddings().weight
+    for module in model.modules():
+        if isinstance(module, torch.nn.Linear | Conv1D):
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter is table and not parameter.requires_grad:
+                    setattr(module, name, torch.nn.Parameter(parameter.to(dtype), requires_grad=False))
+                elif not parameter.requires_grad:
+                    parameter.data = parameter.data.to(dtype)
+
+
+def count_parameters(model: Any) -> ParameterCount:
+    """Leaves out peft's frozen copy of the head, which its trained copy replaces."""
+    trainable = total = 0
+    for name, parameter in model.named_parameters():
+        if ".original_module." in name:
+            continue
+        total += parameter.numel()
+        trainable += parameter.numel() if parameter.requires_grad else 0
+    return ParameterCount(trainable, total)

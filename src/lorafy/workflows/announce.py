@@ -1,0 +1,127 @@
+"""What a verb says before the work: the data, what pre-flight found, the model, what LoRA is put on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..machine.environment import processor_name
+from ..metrics.numbers import duration, size
+from ..models.precision import Precision
+from ..objectives import TOKENS
+from ..report.verdict import best_value
+from ..report.view import View
+from ..run_directory import RunDirectory
+from ..types import IGNORE_INDEX, Features, Finding
+from .build import BuiltModel
+from .prepare import Prepared
+
+SHOWN_LABELS = 6
+STYLES = {"note": "dim", "warning": "yellow"}
+
+
+def announce_run(
+    console: Console, run: RunDirectory, prepared: Prepared, built: BuiltModel, precision: Precision
+) -> None:
+    console.print(f"[bold]Run[/] {run.path}", highlight=False, soft_wrap=True)
+    announce_data(console, prepared)
+    announce_model(console, built, precision)
+
+
+def announce_data(console: Console, prepared: Prepared) -> None:
+    """Rows, labels or targets, tokens of each split; then what pre-flight found."""
+    in_tokens = prepared.task.objective.reads == TOKENS
+    what = "answer tokens" if in_tokens else "labels"
+    table = Table("data", "rows", what, "tokens: median", "longest", box=None, header_style="bold")
+    report = prepared.report()
+    for name, split in report["splits"].items():
+        labels = ", ".join(f"{label} {count:,}" for label, count in list(split["labels"].items())[:SHOWN_LABELS])
+        more = ", ..." if len(split["labels"]) > SHOWN_LABELS else ""
+        tokens = report["tokens"][name]
+        shown = f"{tokens['targets']:,} of {tokens['total']:,}" if in_tokens else labels + more
+        table.add_row(name, f"{split['rows']:,}", shown, str(tokens["median"]), str(tokens["longest"]))
+    console.print(table)
+    announce_findings(console, prepared.findings)
+
+
+def announce_row(console: Console, prepared: Prepared) -> None:
+    """The first training row, where tokens are the targets, what is trained in colour: nobody has to guess the mask."""
+    if prepared.task.objective.reads != TOKENS:
+        return
+    feature = prepared.features["train"][0]
+    console.print(f"[bold]Row {feature.row} as it is trained[/] (green: learned; grey: given)", highlight=False)
+    console.print(trained_text(prepared.task.tokenizer, feature), soft_wrap=True)
+
+
+def trained_text(tokenizer: Any, feature: Features) -> Text:
+    """The sequence's text, its targets green. Whole stretches are decoded: a Chinese character may be two tokens."""
+    text = Text()
+    stretches = itertools.groupby(
+        zip(feature.input_ids, feature.labels, strict=True), key=lambda pair: pair[1] != IGNORE_INDEX
+    )
+    for is_target, pairs in stretches:
+        style = "bold green" if is_target else "bright_black"
+        text.append(tokenizer.decode([token for token, _ in pairs]), style)
+    return text
+
+
+def announce_findings(console: Console, findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        fix = f" ({finding.fix})" if finding.fix else ""
+        console.print(
+            f"{finding.level}: {finding.message}{fix}",
+            style=STYLES[finding.level],
+            highlight=False,
+            markup=False,
+        )
+
+
+def announce_model(console: Console, built: BuiltModel, precision: Precision) -> None:
+    if built.targets:
+        table = Table(f"{built.method.title} on", "layers", "kind", "inputs -> outputs", box=None, header_style="bold")
+        for group in built.targets:
+            shape = f"{group.in_features:,} -> {group.out_features:,}"
+            table.add_row(group.name, str(group.count), group.kind, shape)
+        console.print(table)
+    count = built.parameters
+    fewer = f", {built.num_base / count.trainable:,.0f} times fewer than full fine-tuning" if built.targets else ""
+    console.print(
+        f"Parameters: {built.num_base:,} in the model, {count.total:,} with what is added; trainable "
+        f"{count.trainable:,} ({count.share:.2%}{fewer}).",
+        highlight=False,
+    )
+    announce_findings(console, built.findings)
+    if built.base.new_parameters:
+        names = ", ".join(built.base.head)
+        message = f"The head ({names}) is new: {built.base.new_parameters:,} values start at random and are trained."
+        console.print(message, highlight=False)
+    on_cpu = precision.device.type == "cpu"
+    threads = f", {torch.get_num_threads()} threads" if on_cpu else ""
+    name = processor_name() if on_cpu else torch.cuda.get_device_name() if torch.cuda.is_available() else "GPU"
+    console.print(f"Computing in {precision.name} on {name}{threads}.", highlight=False)
+    if precision.note:
+        console.print(precision.note, style="yellow", highlight=False)
+
+
+def announce_trained(console: Console, summary: Mapping[str, Any], view: View) -> None:
+    """How long it took, what is kept, and how small it is."""
+    best = "the last step's weights are kept (nothing was validated)"
+    if summary["best_step"] is not None:
+        best = f"the best weights are kept: step {summary['best_step']}, validation {best_value(view, dict(summary))}"
+    early = ", stopped early" if summary["stopped_early"] else ""
+    share = summary["fast_steps"] / summary["num_steps"]
+    console.print(
+        f"Trained {summary['num_steps']:,} steps in {duration(summary['seconds'])}{early}, {share:.0%} of them on the "
+        f"fast path; {best}.",
+        highlight=False,
+    )
+    console.print(
+        f"On disk: {size(summary['bytes_on_disk'])}; peak memory: {size(summary['peak_memory_bytes'])}.",
+        highlight=False,
+    )
