@@ -26,9 +26,12 @@ def print_results(console: Console, results: dict[str, Any]) -> None:
     if view.detail(results):
         console.print(Text(view.detail(results)))
     sections = view.results(results)
-    if not view.has_base:
-        for title, figure, below in view.cards(results)[1:]:
-            console.print(Text(f"{title} {figure}" + (f" ({below})" if below else "")))
+    if not view.tabulated:
+        metrics = view.flat(results["metrics"])
+        for metric in view.metrics[1:]:
+            interval = metric.interval(metrics)
+            figure = metric.write(metric.value(metrics))
+            console.print(Text(f"{metric.title} {figure}" + (f" (95 % interval {interval})" if interval else "")))
     for section in sections:
         if isinstance(section, Samples):
             print_samples(console, section)

@@ -77,6 +77,7 @@ LOSS = Metric("loss", "loss", "mean cross-entropy per target", numbers.figure, F
 
 ACCURACY = Metric("accuracy", "accuracy", "texts whose label was predicted", numbers.percent)
 F1_MACRO = Metric("f1_macro", "macro F1", "F1 of each class, their mean", numbers.percent)
+F1_WEIGHTED = Metric("f1_weighted", "weighted F1", "the same, each class by its number of texts", numbers.percent)
 
 PERPLEXITY = Metric(
     "perplexity",

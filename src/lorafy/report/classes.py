@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..metrics import ACCURACY, F1_MACRO, numbers
+from ..metrics import ACCURACY, F1_MACRO, F1_WEIGHTED, numbers
 from .confusion import draw_confusion
 from .sections import Cell, Column, Section, Table
 from .view import Picture, View, mistakes_table
@@ -21,7 +21,7 @@ CAPTION = (
 class ClassView(View):
     """One class a text."""
 
-    metrics = (ACCURACY, F1_MACRO)
+    metrics = (ACCURACY, F1_MACRO, F1_WEIGHTED)
     compared = (ACCURACY, F1_MACRO)
     logged = (ACCURACY, F1_MACRO)
     curve = ACCURACY

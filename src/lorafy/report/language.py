@@ -51,6 +51,7 @@ class LanguageView(View):
     logged = (PERPLEXITY, LOGGED_TOKEN_ACCURACY)
     curve = LOGGED_TOKEN_ACCURACY
     has_base = True
+    tabulated = True
     best_by_loss = True
     commands = (
         ("talk to it", "lorafy chat {run}"),

@@ -41,6 +41,8 @@ class View:
     logged: Sequence[Metric] = ()
     curve: Metric | None = None
     has_base = False
+    tabulated = False
+    """Whether `results` lists every one of the metrics: else the terminal writes them in lines."""
     best_by_loss = False
     """Whether the lowest validation loss chooses the step that is kept."""
     commands: Sequence[tuple[str, str]] = (("ask it", 'lorafy predict {run} "text"'),)

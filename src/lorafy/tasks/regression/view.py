@@ -24,6 +24,7 @@ class RegressionView(View):
     compared = (MAE, PEARSON, SPEARMAN, MSE)
     logged = (MAE, PEARSON, SPEARMAN)
     curve: Metric = MAE
+    tabulated = True
     best_by_loss = True
 
     def detail(self, results: dict[str, Any]) -> str:
