@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -138,3 +139,8 @@ def test_compare_makes_one_table(lorafy: Verb, recipe_file: Path, tmp_path: Path
     counts = [row["trainable_parameters"] for row in answer["rows"]]
     assert counts == sorted(counts)
     assert (Path(answer["directory"]) / "report.html").is_file()
+
+
+def test_the_version_is_told(lorafy: Verb) -> None:
+    done = lorafy("--version")
+    assert (done.code, done.stdout) == (0, f"lorafy {importlib.metadata.version('lorafy')}\n")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from inspect import signature
+from typing import Annotated
 
 import typer
 
@@ -34,6 +35,25 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich in a help costs half of its time
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        typer.echo(f"lorafy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="show the version and leave")
+    ] = False,
+) -> None:
+    """LoRA fine-tuning that is never silently wrong. Start with: lorafy demo"""
+
+
 for verb in (demo, doctor, prepare, plan, train, evaluate, predict, generate, chat, compare, merge, verify, config):
     app.command(context_settings=WITH_OVERRIDES if "overrides" in signature(verb).parameters else None)(verb)
 
