@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from lorafy.data.batches import MICRO_BATCH_COST_TOKENS, StepPlan, micro_batches
+from lorafy.data.batches import MICRO_BATCH_COST_TOKENS, StepPlan, dropout_seed, micro_batches
 
 
 @pytest.mark.parametrize(("num_examples", "batch_size"), [(10, 3), (12, 4), (1, 5), (7, 7), (5, 1)])
@@ -89,3 +89,10 @@ def test_limits_hold_and_nothing_is_lost(seed: int):
 def test_the_cut_does_not_depend_on_the_order_given():
     lengths = {index: index % 5 + 1 for index in range(20)}
     assert micro_batches(range(20), lengths, max_tokens=16) == micro_batches(range(19, -1, -1), lengths, max_tokens=16)
+
+
+def test_the_dropout_seed_is_written_down() -> None:
+    """These values may not change: they decide the bits of every run with dropout."""
+    assert dropout_seed(42, 1) == 1431892761337571662
+    seeds = {dropout_seed(seed, number) for seed in range(50) for number in range(50)}
+    assert len(seeds) == 2500 and all(0 <= seed < 2**63 for seed in seeds)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import lorafy
-from lorafy.data.batches import StepPlan
+from lorafy.data.batches import StepPlan, dropout_seed
 from tiny_models import build, make_config
 from tolerances import FLOAT32_UPDATES
 
@@ -60,7 +60,7 @@ def test_lorafy_and_trainer_reach_the_same_weights(
 
     class SameMasks(TrainerCallback):
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            torch.manual_seed(hash((config.run.seed, state.global_step + 1)) % 2**63)
+            torch.manual_seed(dropout_seed(config.run.seed, state.global_step + 1))
 
     arguments = TrainingArguments(
         output_dir=str(tmp_path / "trainer"),

@@ -12,7 +12,7 @@ import torch
 
 from ..config.schema import TrainSection
 from ..contracts import AdapterMethod, Task, Tracker
-from ..data.batches import StepPlan
+from ..data.batches import StepPlan, dropout_seed
 from ..run_directory import RunDirectory
 from ..types import Batch, Features, Interrupted, StepStats
 from .checkpoint import (
@@ -165,7 +165,7 @@ class Training:
 
     def _dropout_seed(self, step: int) -> int:
         accelerator = self.stepper.accelerator
-        return hash((self.seed, step * accelerator.num_processes + accelerator.process_index)) % 2**63
+        return dropout_seed(self.seed, step * accelerator.num_processes + accelerator.process_index)
 
     def _log_window(self, stats: StepStats) -> None:
         window = self.progress.window
