@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 import trained_runs
 from lorafy.config.schema import RunConfig
-from lorafy.run_directory import read_jsonl
+from lorafy.run_directory import RunDirectory, read_jsonl
 from lorafy.types import DataError, RunError
 from tiny_models import make_config
 from trained_runs import Killed, assert_same_run, kill_after, train, whole_and_resumed
@@ -46,6 +47,21 @@ def test_same_seed_same_bytes_and_another_seed_other_bytes(tmp_path: Path, tiny_
     other = config.model_copy(update={"run": config.run.model_copy(update={"seed": 43})})
     with pytest.raises(AssertionError, match="tensors differ"):
         assert_same_run(first, train(other, tmp_path / "c"))
+
+
+def test_a_checkpoint_of_another_version_is_refused(tmp_path, monkeypatch, tiny_bert, sms_csv):
+    config = resumable(tiny_bert, sms_csv, "lora")
+    with monkeypatch.context() as patch:
+        kill_after(patch, 5)
+        with pytest.raises(Killed):
+            train(config, tmp_path / "run")
+    run = RunDirectory(tmp_path / "run")
+    state = run.checkpoint(run.named_step("last") or 0) / "state.json"
+    values = json.loads(state.read_text(encoding="utf-8"))
+    values["window"]["num_correct"] = values["window"].pop("score_sum")
+    state.write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(RunError, match="another version of lorafy"):
+        train(config, tmp_path / "run", resume=True)
 
 
 def test_data_that_changed_since_the_start_is_refused(tmp_path, monkeypatch, tiny_bert, sms_csv):

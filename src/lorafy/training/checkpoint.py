@@ -114,14 +114,20 @@ def load_checkpoint(
     scaler: torch.amp.GradScaler,
     method: AdapterMethod,
 ) -> Progress:
-    """Puts weights, optimizer, scaler and method back to where they were, in place."""
+    """Puts weights, optimizer, scaler and method back to where they were, in place.
+
+    Raises RunError for a checkpoint that an earlier version of lorafy wrote in another form.
+    """
     folder = run.checkpoint(step)
-    load_weights(run, step, model)
+    values = read_json(folder / STATE)
     state = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
+    if values.keys() != asdict(Progress()).keys() or values["window"].keys() != asdict(Window()).keys():
+        message = "another version of lorafy wrote this run's checkpoints, in another form"
+        raise RunError(Problem(str(run.path), message, "finish it with that version, or start a new run"))
+    load_weights(run, step, model)
     optimizer.load_state_dict(state["optimizer"])
     scaler.load_state_dict(state["scaler"])
     method.load_state(model, state["method"])
-    values = read_json(folder / STATE)
     return Progress(**(values | {"window": Window(**values["window"])}))
 
 
