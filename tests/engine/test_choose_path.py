@@ -154,9 +154,9 @@ def attention(*arguments: Any) -> torch.Tensor:
     return 1.01 * compiled.attention(*arguments)
 
 
-def lora_linear(x: torch.Tensor, linear: Any, keys: Any) -> torch.Tensor:
+def lora_linear(x: torch.Tensor, linear: Any, seeds: Any) -> torch.Tensor:
     parts = [replace(part, scaling=1.02 * part.scaling) for part in linear.parts]
-    return compiled.lora_linear(x, replace(linear, parts=parts), keys)
+    return compiled.lora_linear(x, replace(linear, parts=parts), seeds)
 
 
 def add_norm(residual: torch.Tensor, y: Any, norm: Any, *settings: Any, **more: Any) -> Any:

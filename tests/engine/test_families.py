@@ -12,9 +12,13 @@ import pytest
 import torch
 from both_paths import Both, build_both, joined, largest_difference, loss_and_gradients
 from families import CLASSIFIERS, FAMILIES, LANGUAGE_MODELS
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from lorafy.contracts import plugin_names
 from lorafy.engine.fast_path import read_network
+from lorafy.engine.weights import Unsupported
+from lorafy.objectives import TOKENS
+from lorafy.training.paths import StepPath
 from lorafy.types import IGNORE_INDEX, Features
 from tolerances import BFLOAT16_STORED, BFLOAT16_TIMES_TORCH, FLOAT32_ROUNDING
 
@@ -118,6 +122,19 @@ def test_the_targets_that_it_counts_as_right(of_family: Built, family: str) -> N
         for path in (both.plain, both.fast)
     ]
     assert counts[0] == counts[1]
+
+
+SLIDING = {"use_sliding_window": True, "sliding_window": 8, "layer_types": ["full_attention", "sliding_attention"]}
+
+
+@pytest.mark.parametrize(
+    ("family", "window"), [("mistral", {"sliding_window": 8}), ("qwen2", SLIDING), ("qwen3", SLIDING)]
+)
+def test_a_sliding_window_is_refused(family_bases: dict[str, Path], family: str, window: dict[str, Any]) -> None:
+    config = AutoConfig.from_pretrained(family_bases[family], **window)
+    model = AutoModelForCausalLM.from_config(config)
+    with pytest.raises(Unsupported, match="sliding window"):
+        read_network(model, TOKENS, torch.float32)
 
 
 # ---- with dropout: the reference operations are the oracle, the masks are the same
@@ -226,7 +243,8 @@ def test_in_the_mean_over_seeds_it_is_the_model_s_dropout(dropping: Both) -> Non
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
         for seed in range(50):
-            for row, path in enumerate((dropping.plain, dropping.fast)):
+            paths: tuple[StepPath, ...] = (dropping.plain, dropping.fast)
+            for row, path in enumerate(paths):
                 batches = path.batches(dropping.features[:4], range(4), seed)
                 draws[row, seed] = sum(path.loss(batch).loss_sum.item() for batch in batches)
     deviations = draws.std(1)

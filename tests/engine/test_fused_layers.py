@@ -59,18 +59,19 @@ def test_in_bfloat16_it_is_as_exact_as_peft(base: Path, ragged: dict[str, Path])
 
 
 def test_with_dropout_a_layer_is_the_reference_operation(base: Path, ragged: dict[str, Path]) -> None:
-    """By the masks of the keys that it draws from torch's generator."""
+    """By the masks of the seeds that it draws from torch's generator."""
     plain, fused, _ = build_both(base, ragged["bert"], dropout=0.3)
     plain.model.train()
     for layer, linear in fused.layers:
+        assert layer.in_features is not None
         x = torch.randn(3, 7, layer.in_features, generator=torch.Generator().manual_seed(0))
         layer.fused = linear
         with torch.no_grad(), torch.random.fork_rng():
             torch.manual_seed(4)
             found = layer(x)
             torch.manual_seed(4)
-            keys = torch.randint(-(2**31), 2**31, (21,), dtype=torch.int32)
-            expected = reference.lora_linear(x.flatten(0, 1), linear, keys).view(found.shape)
+            seeds = torch.randint(-(2**31), 2**31, (21,), dtype=torch.int32)
+            expected = reference.lora_linear(x.flatten(0, 1), linear, seeds).view(found.shape)
         assert (found - expected).norm() < FLOAT32_ROUNDING * expected.norm()
 
 

@@ -52,7 +52,7 @@ def test_no_row_is_of_no_sequence(of_family: Callable[[str], Both], family: str)
     both = of_family(family)
     (batch,) = both.fast.batches(both.features, range(len(both.features)), 0)
     starts = batch.inputs["starts"]
-    assert len(batch.inputs["input_ids"]) == len(batch.inputs["keys"]) == starts[-1]
+    assert len(batch.inputs["input_ids"]) == len(batch.inputs["seeds"]) == starts[-1]
     assert batch.longest == starts.diff().max()
 
 

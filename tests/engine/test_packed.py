@@ -1,4 +1,4 @@
-"""A step's examples one behind the other: every token once, in order, its dropout key its own."""
+"""A step's examples one behind the other: every token once, in order, its dropout seed its own."""
 
 from __future__ import annotations
 
@@ -170,50 +170,50 @@ def test_each_target_is_predicted_from_the_tokens_before_it() -> None:
 
 def test_spare_rows_of_a_batch_of_sequences() -> None:
     batch = pack_sequences(sequences([[False, True, True]] * 9), range(9), 1)
-    for name, count in (("input_ids", 32), ("keys", 32), ("query_rows", 32), ("target_rows", 32)):
+    for name, count in (("input_ids", 32), ("seeds", 32), ("query_rows", 32), ("target_rows", 32)):
         assert batch.inputs[name].shape == (count,), name
     assert batch.labels[18:].tolist() == [IGNORE_INDEX] * 14
 
 
-# ---- dropout keys
+# ---- dropout seeds
 
 
-def keys_of(lengths: list[int], numbers: list[int], seed: int) -> list[list[int]]:
+def seeds_of(lengths: list[int], numbers: list[int], seed: int) -> list[list[int]]:
     """For each example of a batch."""
     batch = pack_texts(texts(lengths), numbers, seed)
-    keys, starts = batch.inputs["keys"], batch.inputs["starts"].tolist()
-    assert keys.dtype == torch.int32 and keys.shape == batch.inputs["input_ids"].shape
-    return [keys[first:last].tolist() for first, last in pairwise(starts)]
+    seeds, starts = batch.inputs["seeds"], batch.inputs["starts"].tolist()
+    assert seeds.dtype == torch.int32 and seeds.shape == batch.inputs["input_ids"].shape
+    return [seeds[first:last].tolist() for first, last in pairwise(starts)]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**31, 2**63 - 1])
-def test_an_example_s_keys_do_not_depend_on_its_batch(seed: int) -> None:
+def test_an_example_s_seeds_do_not_depend_on_its_batch(seed: int) -> None:
     lengths, numbers = [3, 9, 2, 14, 5], [70, 0, 12, 100_000, 3]
-    together = keys_of(lengths, numbers, seed)
+    together = seeds_of(lengths, numbers, seed)
     order = [3, 0, 4, 2, 1]
-    moved = keys_of([lengths[i] for i in order], [numbers[i] for i in order], seed)
+    moved = seeds_of([lengths[i] for i in order], [numbers[i] for i in order], seed)
     assert moved == [together[i] for i in order]
-    for length, number, keys in zip(lengths, numbers, together, strict=True):
-        assert keys_of([length], [number], seed) == [keys]
+    for length, number, seeds in zip(lengths, numbers, together, strict=True):
+        assert seeds_of([length], [number], seed) == [seeds]
 
 
-def test_every_token_of_a_step_has_a_key_of_its_own() -> None:
+def test_every_token_of_a_step_has_a_seed_of_its_own() -> None:
     lengths = [64] * 32
-    keys = list(chain.from_iterable(keys_of(lengths, list(range(32)), 5)))
-    assert len(set(keys)) == len(keys)
+    seeds = list(chain.from_iterable(seeds_of(lengths, list(range(32)), 5)))
+    assert len(set(seeds)) == len(seeds)
 
 
-def test_another_step_and_another_example_have_other_keys() -> None:
-    (one,) = keys_of([20], [4], 5)
-    (other_step,) = keys_of([20], [4], 6)
-    (other_example,) = keys_of([20], [40], 5)
+def test_another_step_and_another_example_have_other_seeds() -> None:
+    (one,) = seeds_of([20], [4], 5)
+    (other_step,) = seeds_of([20], [4], 6)
+    (other_example,) = seeds_of([20], [40], 5)
     assert not set(one) & set(other_step) and not set(one) & set(other_example)
 
 
-def test_a_longer_text_starts_with_the_same_keys() -> None:
-    (short,), (long,) = keys_of([5], [4], 9), keys_of([20], [4], 9)
+def test_a_longer_text_starts_with_the_same_seeds() -> None:
+    (short,), (long,) = seeds_of([5], [4], 9), seeds_of([20], [4], 9)
     assert long[:5] == short
 
 
-def test_without_a_seed_there_are_no_keys() -> None:
-    assert "keys" not in pack_texts(texts([3, 4]), [0, 1], None).inputs
+def test_without_a_seed_there_are_no_seeds() -> None:
+    assert "seeds" not in pack_texts(texts([3, 4]), [0, 1], None).inputs

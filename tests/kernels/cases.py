@@ -22,7 +22,7 @@ RAGGED = [1, 2, 70, 17, 47, 48, 49, 3]
 """Lengths on both sides of a vector (16) and of a block of queries (48)."""
 
 
-def keys_of(num_rows: int, seed: int = 0) -> torch.Tensor:
+def seeds_of(num_rows: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(-(2**31), 2**31, (num_rows,), generator=generator).to(torch.int32)
 
@@ -43,7 +43,7 @@ def lora_case(
     that are used, as where a layer is some columns of the one that was adapted."""
     weight = draw(num_out, num_in, seed=1, scale=num_in**-0.5)
     biases = draw(num_out, seed=2) if bias else None
-    keys = keys_of(num_rows) if p else None
+    seeds = seeds_of(num_rows) if p else None
     singles: Tensors = {}
     for index, (_, width) in enumerate(parts):
         singles[f"A{index}"] = draw(r, num_in, seed=10 + index, scale=num_in**-0.5)
@@ -58,7 +58,7 @@ def lora_case(
             matrices, dropout = (inputs[f"A{i}"], inputs[f"B{i}"]), Dropout(p, (i + 1) * SITES)
             adapters.append(LoraPart(*matrices, 0.5 * (i + 1), dropout, start, rows))
         linear = Linear(stored, None if biases is None else biases.to(single), adapters, in_first)
-        return [ops.lora_linear(inputs["x"], linear, keys)]
+        return [ops.lora_linear(inputs["x"], linear, seeds)]
 
     return Case(call, {"x": draw(num_rows, num_in, seed=3)}, singles)
 
@@ -83,10 +83,10 @@ def attention_case(
         torch.tensor([0, *accumulate(each)], dtype=torch.int32) for each in (lengths, queries or lengths)
     )
     sequences = Sequences(starts, query_starts, heads, kv_heads, width, scale or width**-0.5, causal, max(lengths))
-    keys = keys_of(num_queries) if p else None
+    seeds = seeds_of(num_queries) if p else None
 
     def call(ops: Any, inputs: Tensors, dtype: torch.dtype) -> list[torch.Tensor]:
-        return [ops.attention(inputs["q"], inputs.get("kv"), sequences, Dropout(p, 7 * SITES), keys)]
+        return [ops.attention(inputs["q"], inputs.get("kv"), sequences, Dropout(p, 7 * SITES), seeds)]
 
     if apart:
         shapes = {"q": (num_queries, heads * width), "kv": (num_keys, 2 * kv_heads * width)}
@@ -108,12 +108,12 @@ def add_norm_case(
 ) -> Case:
     """both: the next residual is read, too, not the normed rows alone."""
     weight, biases = 1 + draw(width, seed=5, scale=0.3), draw(width, seed=6) if bias and not rms else None
-    keys = keys_of(num_rows) if p else None
+    seeds = seeds_of(num_rows) if p else None
 
     def call(ops: Any, inputs: Tensors, dtype: torch.dtype) -> list[torch.Tensor]:
         single = torch.float32 if dtype == torch.bfloat16 else dtype
         norm = Norm(weight.to(single), None if biases is None else biases.to(single), 1e-5, rms)
-        outputs = ops.add_norm(inputs["residual"], inputs.get("y"), norm, Dropout(p, 3 * SITES), keys, dtype, post)
+        outputs = ops.add_norm(inputs["residual"], inputs.get("y"), norm, Dropout(p, 3 * SITES), seeds, dtype, post)
         return list(outputs) if both else [outputs[1]]
 
     residual = {"residual": 0.5 + 2 * draw(num_rows, width, seed=7)}
@@ -131,10 +131,10 @@ def activation_case(num_rows: int, width: int, kind: str, gated: bool = False) -
 
 
 def drop_case(num_rows: int, width: int, p: float) -> Case:
-    keys = keys_of(num_rows)
+    seeds = seeds_of(num_rows)
 
     def call(ops: Any, inputs: Tensors, dtype: torch.dtype) -> list[torch.Tensor]:
-        return [ops.drop(inputs["x"], Dropout(p, 5 * SITES), keys)]
+        return [ops.drop(inputs["x"], Dropout(p, 5 * SITES), seeds)]
 
     return Case(call, {"x": draw(num_rows, width, seed=9)}, {})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from against_float64 import Check, assert_close, assert_float32_is_exact, every_type, outcome
@@ -32,8 +34,9 @@ def test_activation_far_from_zero(kind: str) -> None:
     found = outcome(case, compiled, torch.float32, change=spread)
     for row in (0, 1):
         for name, expected in exact.items():
-            assert found[name] is not None and expected is not None
-            assert_close(found[name][row], expected[row], f"{name}, row {row}")
+            tensor = found[name]
+            assert tensor is not None and expected is not None
+            assert_close(tensor[row], expected[row], f"{name}, row {row}")
 
 
 def test_relu_has_no_slope_at_zero() -> None:
@@ -107,7 +110,7 @@ def test_a_loss_that_is_scaled() -> None:
     """Its gradient is computed before it is known by what."""
     (inputs,) = (cross_entropy_case(16, 20, 100).inputs(torch.float32),)
     linear, labels = Linear(torch.randn(100, 20), None, []), torch.arange(16)
-    grads = []
+    grads: list[torch.Tensor] = []
     for scale in (1.0, 0.25):
         inputs["x"].grad = None
         (scale * compiled.cross_entropy(inputs["x"], linear, labels)[0]).backward()
@@ -119,7 +122,12 @@ def test_a_loss_that_is_scaled() -> None:
 def test_nothing_is_computed_for_a_gradient_that_nobody_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     products = []
     real = torch.mm
-    monkeypatch.setattr(torch, "mm", lambda *both, **out: products.append(both) or real(*both, **out))
+
+    def counted(*both: torch.Tensor, **out: Any) -> torch.Tensor:
+        products.append(both)
+        return real(*both, **out)
+
+    monkeypatch.setattr(torch, "mm", counted)
     linear = Linear(torch.randn(100, 20), None, [])
     compiled.cross_entropy(torch.randn(16, 20), linear, torch.arange(16))
     assert len(products) == 1

@@ -93,4 +93,5 @@ def test_the_same_bits_with_one_and_two_threads(case: Case, dtype: torch.dtype) 
     finally:
         torch.set_num_threads(before)
     for name, tensor in one.items():
-        assert tensor is not None and torch.equal(tensor, two[name]), name
+        again = two[name]
+        assert tensor is not None and again is not None and torch.equal(tensor, again), name

@@ -17,8 +17,8 @@ from cases import (
     add_norm_case,
     attention_case,
     cross_entropy_case,
-    keys_of,
     lora_case,
+    seeds_of,
 )
 from torch.nn import functional
 
@@ -53,7 +53,8 @@ def test_it_is_the_definition(case: Case) -> None:
         if expected.any():
             assert_close(found[name], expected, name, FLOAT64_ROUNDING)
         else:
-            assert not found[name].any(), name
+            tensor = found[name]
+            assert tensor is not None and not tensor.any(), name
 
 
 @every_operation
@@ -93,7 +94,7 @@ def test_what_is_right_is_counted() -> None:
     assert gpu.cross_entropy(x, Linear(torch.eye(4), None, []), labels)[1] == 2
 
 
-# ---- dropped probabilities: torch's own masks, not those of the keys
+# ---- dropped probabilities: torch's own masks, not those of the seeds
 
 
 def dropped_attention(p: float, queries: int, keys: int, values: torch.Tensor) -> torch.Tensor:
@@ -102,7 +103,7 @@ def dropped_attention(p: float, queries: int, keys: int, values: torch.Tensor) -
     query_starts = torch.tensor([0, queries, 2 * queries], dtype=torch.int32)
     sequences = Sequences(starts, query_starts, 2, 2, 8, 1.0, False, keys)
     kv = torch.cat([torch.zeros(2 * keys, 16), values], 1)
-    return gpu.attention(torch.zeros(2 * queries, 16), kv, sequences, Dropout(p, 0), keys_of(2 * queries))
+    return gpu.attention(torch.zeros(2 * queries, 16), kv, sequences, Dropout(p, 0), seeds_of(2 * queries))
 
 
 @pytest.mark.parametrize("queries", [1, 50])
@@ -197,6 +198,6 @@ def test_it_is_compiled_once_for_all_layers_and_lengths(fused: Any) -> None:
     torch._dynamo.utils.counters.clear()
     x = torch.randn(200, 40)
     for rows, site in [(100, 1_024), (130, 2_048), (37, 7 * 1_024)]:
-        dropped = gpu.drop(x[:rows], Dropout(0.1, site), keys_of(rows))
-        assert torch.equal(dropped, reference.drop(x[:rows], Dropout(0.1, site), keys_of(rows)))
+        dropped = gpu.drop(x[:rows], Dropout(0.1, site), seeds_of(rows))
+        assert torch.equal(dropped, reference.drop(x[:rows], Dropout(0.1, site), seeds_of(rows)))
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1

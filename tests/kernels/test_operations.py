@@ -137,8 +137,9 @@ def test_a_single_token_attends_to_itself(dtype: torch.dtype) -> None:
     exact, found = outcome(case, reference, torch.float64), outcome(case, compiled, dtype)
     for name, expected in exact.items():
         # A softmax of one value has no gradient: queries' and keys' are the rounding of 1.
-        assert found[name] is not None
-        torch.testing.assert_close(found[name].double(), expected, atol=FLOAT32_ROUNDING, rtol=0)
+        tensor = found[name]
+        assert tensor is not None
+        torch.testing.assert_close(tensor.double(), expected, atol=FLOAT32_ROUNDING, rtol=0)
 
 
 def test_scores_beyond_the_range_of_exp() -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from lorafy.config.schema import ModelSection
+from lorafy.models import load as models_load
 from lorafy.models.load import open_source
 from lorafy.types import ModelError, UserError
+from lorafy.workflows.prepare import prepare
 from tiny_models import LABELS, build, load_classifier, logits_of, make_config
 
 
@@ -139,3 +142,20 @@ def test_the_fingerprint_sees_another_base(copied_bert: Path):
     name = next(name for name in tensors if name.endswith("layer.0.output.dense.weight"))
     save_file(tensors | {name: tensors[name] * 1.001}, path, metadata={"format": "pt"})
     assert load(copied_bert).fingerprint != before
+
+
+def test_a_models_config_is_read_once(
+    monkeypatch: pytest.MonkeyPatch, base_models: dict[str, Path], sms_csv: Path
+) -> None:
+    """lorafy's own questions are all answered from one reading; transformers reads it for itself."""
+    asked: list[str] = []
+
+    class Counted(AutoConfig):
+        @classmethod
+        def from_pretrained(cls, path: str, **options: Any) -> Any:
+            asked.append(path)
+            return AutoConfig.from_pretrained(path, **options)
+
+    monkeypatch.setattr(models_load, "AutoConfig", Counted)
+    prepare(make_config(base_models["bert"], sms_csv))
+    assert len(asked) == 1

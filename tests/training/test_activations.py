@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -75,12 +75,12 @@ def test_measuring_leaves_no_trace(base_models: dict[str, Path], sms_csv: Path) 
 class Wanted:
     """A path that says whether it was asked to checkpoint."""
 
-    def checkpointed(self) -> str:
+    def checkpointed(self) -> Any:
         return "checkpointed"
 
 
 class Cannot:
-    def checkpointed(self) -> str:
+    def checkpointed(self) -> StepPath:
         raise Unsupported("this model has none")
 
 
@@ -93,16 +93,16 @@ LITTLE, MUCH = Activations(10, 100), Activations(int(100 * SHARE_OF_FREE), 100)
 )
 def test_it_is_taken_where_it_is_wished_or_needed(wish: Any, found: Activations, taken: bool) -> None:
     wanted = Wanted()
-    path, note = fit_into_memory(wanted, wish, found)
+    path, note = fit_into_memory(cast(StepPath, wanted), wish, found)
     assert (path == "checkpointed") is taken and (note is not None) is taken
     assert taken or path is wanted
 
 
 def test_a_model_without_it() -> None:
-    path, note = fit_into_memory(Cannot(), "auto", MUCH)
+    path, note = fit_into_memory(cast(StepPath, Cannot()), "auto", MUCH)
     assert isinstance(path, Cannot) and note is not None and "this model has none" in note
     with pytest.raises(ConfigError, match="this model has none"):
-        fit_into_memory(Cannot(), True, LITTLE)
+        fit_into_memory(cast(StepPath, Cannot()), True, LITTLE)
 
 
 def test_a_run_with_it_is_the_same_run(base_models: dict[str, Path], sms_csv: Path, tmp_path: Path) -> None:

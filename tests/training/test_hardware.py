@@ -86,10 +86,14 @@ def fake_nvml(monkeypatch: pytest.MonkeyPatch, temperature: int | None) -> list[
             raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
         return temperature
 
+    def handle_of(uuid: str) -> str:
+        calls.append(uuid)
+        return "handle"
+
     calls: list[str] = []
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: calls.append("init"))
     monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: calls.append("shutdown"))
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", lambda uuid: calls.append(uuid) or "handle")
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByUUID", handle_of)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetUtilizationRates", lambda handle: Utilization)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda handle: Memory)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetTemperature", read_temperature)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -83,7 +84,7 @@ def test_a_tie_in_accuracy_is_decided_by_the_loss(tmp_path: Path):
 
 
 def test_a_resumed_early_stop_stays_stopped(tmp_path: Path):
-    settings = {"evaluate_every": 2, "early_stopping": 1}
+    settings: dict[str, Any] = {"evaluate_every": 2, "early_stopping": 1}
     make_training(tmp_path, 12, [0.5, 0.4], **settings).train()
     again = make_training(tmp_path, 12, [1.0] * 9, **settings)
     again.resume(4)

@@ -77,4 +77,4 @@ def test_parameters_and_gradients_are_views_of_what_the_optimizer_sees():
     optimizer.step()
     assert (model.weight - before).abs().min() > 0.4
     optimizer.zero_grad(set_to_none=False)
-    assert model.weight.grad.count_nonzero() == 0
+    assert model.weight.grad is not None and model.weight.grad.count_nonzero() == 0

@@ -61,7 +61,7 @@ def make_features() -> list[Features]:
 
 def make_model(dtype: torch.dtype = torch.float64) -> BertForSequenceClassification:
     torch.manual_seed(0)
-    config = BertConfig(
+    config = BertConfig(  # type: ignore[call-arg]  # num_labels is read, though its signature lacks it
         vocab_size=40,
         hidden_size=16,
         num_hidden_layers=2,
@@ -72,7 +72,13 @@ def make_model(dtype: torch.dtype = torch.float64) -> BertForSequenceClassificat
         attention_probs_dropout_prob=0.0,
         num_labels=3,
     )
-    return BertForSequenceClassification(config).to(dtype).train()
+    model = BertForSequenceClassification(config)
+    return model.to(dtype).train()  # type: ignore[arg-type]  # transformers' wrapper hides `self` from mypy
+
+
+def grad_of(parameter: torch.Tensor) -> torch.Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
 
 
 def make_stepper(model: Any, task: Any, max_grad_norm: float | None = None, **settings: Any) -> Stepper:
@@ -88,7 +94,7 @@ def gradient_of_split(split: list[list[int]], task: Any, dtype: torch.dtype) -> 
     features, model = make_features(), make_model(dtype)
     stepper, seen = make_stepper(model, task), {}
     stepper.optimizer.register_step_pre_hook(
-        lambda *_: seen.update({name: p.grad.clone() for name, p in model.named_parameters()})
+        lambda *_: seen.update({name: grad_of(p).clone() for name, p in model.named_parameters()})
     )
     batches = [task.collate([features[index] for index in cut]) for cut in split]
     stepper.step(batches, num_targets=6, learning_rate=0.0, seed=0, number=1)
@@ -100,7 +106,7 @@ def plain_gradient(dtype: torch.dtype) -> dict[str, torch.Tensor]:
     model = make_model(dtype)
     batch = Float64Task().collate(make_features())
     functional.cross_entropy(model(**batch.inputs).logits, batch.labels).backward()
-    return {name: p.grad for name, p in model.named_parameters()}
+    return {name: grad_of(p) for name, p in model.named_parameters()}
 
 
 def assert_near(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], tolerance: float) -> None:
@@ -167,7 +173,7 @@ def test_three_steps_equal_plain_torch(max_grad_norm: float | None):
     expected = {name: tensor - start[name] for name, tensor in reference.state_dict().items()}
     for name, tensor in expected.items():
         torch.testing.assert_close(moved[name], tensor, rtol=FLOAT64_UPDATES, atol=FLOAT64_UPDATES, msg=name)
-    assert all(parameter.grad.count_nonzero() == 0 for parameter in ours.parameters())
+    assert all(grad_of(parameter).count_nonzero() == 0 for parameter in ours.parameters())
 
 
 def test_each_group_of_the_method_learns_at_its_own_rate():
@@ -196,13 +202,13 @@ def test_behind_an_update_the_method_is_told_its_number_while_the_gradients_are_
 
     def after_update(number: int) -> None:
         assert not torch.equal(model.classifier.weight, start), "the weights have moved"
-        told.append((number, model.classifier.weight.grad.count_nonzero().item() > 0))
+        told.append((number, grad_of(model.classifier.weight).count_nonzero().item() > 0))
 
     stepper.after_update = after_update
     for number in (1, 2):
         stepper.step([Float64Task().collate(features)], 6, 1e-2, seed=0, number=number)
     assert told == [(1, True), (2, True)]
-    assert model.classifier.weight.grad.count_nonzero() == 0
+    assert grad_of(model.classifier.weight).count_nonzero() == 0
 
 
 def test_padding_changes_no_logit():
@@ -260,17 +266,17 @@ class Broken(Float64Task):
     ("what", "said"), [("loss", "the loss is nan in training rows [3, 4]"), ("gradient", "the gradient's norm is")]
 )
 def test_a_loss_that_is_no_number_stops_before_any_weight_changes(what: str, said: str):
-    features, model = make_features(), make_model()
-    stepper = make_stepper(model, Broken(what))
-    healthy = [stepper.path.task.collate(features[:3])]
+    features, model, task = make_features(), make_model(), Broken(what)
+    stepper = make_stepper(model, task)
+    healthy = [task.collate(features[:3])]
     stepper.step(healthy, 3, 1e-2, seed=0, number=1)  # so that the optimizer has a state that could be spoilt
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     moments = [value.clone() for state in stepper.optimizer.state.values() for value in state.values()]
-    batches = [*healthy, stepper.path.task.collate(features[3:5])]
+    batches = [*healthy, task.collate(features[3:5])]
     with pytest.raises(NonFiniteLoss) as caught:
         stepper.step(batches, 5, 1e-2, seed=0, number=2)
     assert said in str(caught.value) and "no weight was changed" in str(caught.value)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
     after = [value for state in stepper.optimizer.state.values() for value in state.values()]
     assert all(torch.equal(left, right) for left, right in zip(moments, after, strict=True))
-    assert all(parameter.grad.count_nonzero() == 0 for parameter in model.parameters())
+    assert all(grad_of(parameter).count_nonzero() == 0 for parameter in model.parameters())

@@ -20,7 +20,13 @@ from lorafy.data.batches import StepPlan, dropout_seed
 from tiny_models import build, make_config
 from tolerances import FLOAT32_UPDATES
 
-SETTINGS = {"num_epochs": 2, "batch_size": 8, "learning_rate": 5e-3, "warmup": 0, "evaluate_every": None}
+SETTINGS: dict[str, Any] = {
+    "num_epochs": 2,
+    "batch_size": 8,
+    "learning_rate": 5e-3,
+    "warmup": 0,
+    "evaluate_every": None,
+}
 DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 
 

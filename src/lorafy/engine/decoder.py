@@ -63,34 +63,34 @@ class Decoder:
 
     def loss(self, ops: ModuleType, batch: Batch, objective: TokenCrossEntropy, recompute: bool = False) -> LossOutput:
         """The SUM over targets: `objective` is computed with the output layer, the logits are never kept. batch: as of
-        `packed.pack_sequences`; without keys nothing is dropped."""
+        `packed.pack_sequences`; without seeds nothing is dropped."""
         inputs, run = batch.inputs, again if recompute else once
-        starts, keys, rows = inputs["starts"], inputs.get("keys"), inputs["query_rows"]
+        starts, seeds, rows = inputs["starts"], inputs.get("seeds"), inputs["query_rows"]
         with torch.no_grad():
             stream = functional.embedding(inputs["input_ids"], self.words)
             if self.positions is not None:
                 places = inputs["position_ids"] + self.first_position
                 stream = stream + functional.embedding(places, self.positions)
-            stream = ops.drop(stream.float(), self.embedding_dropout, keys)
+            stream = ops.drop(stream.float(), self.embedding_dropout, seeds)
         angles = None if self.angles is None else self.angles(inputs["position_ids"])
         y, dropout = None, NO_DROPOUT
         for layer in self.layers[:-1]:
             sequences = self._sequences(starts, starts, layer.scale, batch.longest)
-            stream, y = run(self._layer, ops, layer, stream, y, dropout, sequences, keys, angles)
+            stream, y = run(self._layer, ops, layer, stream, y, dropout, sequences, seeds, angles)
             dropout = layer.down_dropout
         last = self.layers[-1]
         assert last.q is not None and last.kv is not None
-        stream, x = ops.add_norm(stream, y, last.first_norm, dropout, keys, self.dtype)
-        row_keys = None if keys is None else keys[rows]
+        stream, x = ops.add_norm(stream, y, last.first_norm, dropout, seeds, self.dtype)
+        query_seeds = None if seeds is None else seeds[rows]
         row_angles = None if angles is None else (angles[0][rows], angles[1][rows])
-        q = ops.lora_linear(x.index_select(0, rows), last.q, row_keys)
+        q = ops.lora_linear(x.index_select(0, rows), last.q, query_seeds)
         q = self._turn(ops, q, last, row_angles, 0, self.num_heads)
-        kv = ops.lora_linear(x, last.kv, keys)
+        kv = ops.lora_linear(x, last.kv, seeds)
         kv = self._turn(ops, kv, last, angles, self.num_heads, self.num_kv_heads)
         sequences = self._sequences(starts, inputs["query_starts"], last.scale, batch.longest)
-        context = ops.attention(q, kv, sequences, last.attention_dropout, row_keys)
-        stream, y = self._rest(ops, last, stream.index_select(0, rows), context, row_keys)
-        _, x = ops.add_norm(stream, y, self.last_norm, last.down_dropout, row_keys, self.dtype)
+        context = ops.attention(q, kv, sequences, last.attention_dropout, query_seeds)
+        stream, y = self._rest(ops, last, stream.index_select(0, rows), context, query_seeds)
+        _, x = ops.add_norm(stream, y, self.last_norm, last.down_dropout, query_seeds, self.dtype)
         return LossOutput(*ops.cross_entropy(x.index_select(0, inputs["target_rows"]), self.head, batch.labels))
 
     def _layer(
@@ -101,25 +101,25 @@ class Decoder:
         y: torch.Tensor | None,
         dropout: Dropout,
         sequences: Sequences,
-        keys: torch.Tensor | None,
+        seeds: torch.Tensor | None,
         angles: tuple[torch.Tensor, torch.Tensor] | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """y, dropout: of the layer before, still to be added to the stream. The stream, and this layer's y."""
         assert layer.qkv is not None
-        stream, x = ops.add_norm(stream, y, layer.first_norm, dropout, keys, self.dtype)
-        qkv = ops.lora_linear(x, layer.qkv, keys)
+        stream, x = ops.add_norm(stream, y, layer.first_norm, dropout, seeds, self.dtype)
+        qkv = ops.lora_linear(x, layer.qkv, seeds)
         qkv = self._turn(ops, qkv, layer, angles, 0, self.num_heads + self.num_kv_heads)
-        context = ops.attention(qkv, None, sequences, layer.attention_dropout, keys)
-        return self._rest(ops, layer, stream, context, keys)
+        context = ops.attention(qkv, None, sequences, layer.attention_dropout, seeds)
+        return self._rest(ops, layer, stream, context, seeds)
 
     def _rest(
-        self, ops: ModuleType, layer: Layer, stream: torch.Tensor, context: torch.Tensor, keys: torch.Tensor | None
+        self, ops: ModuleType, layer: Layer, stream: torch.Tensor, context: torch.Tensor, seeds: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The stream, and what the layer's second branch adds to it."""
-        y = ops.lora_linear(context, layer.out, keys)
-        stream, x = ops.add_norm(stream, y, layer.second_norm, layer.out_dropout, keys, self.dtype)
-        inner = ops.activation(ops.lora_linear(x, layer.up, keys), self.activation, self.gated)
-        return stream, ops.lora_linear(inner, layer.down, keys)
+        y = ops.lora_linear(context, layer.out, seeds)
+        stream, x = ops.add_norm(stream, y, layer.second_norm, layer.out_dropout, seeds, self.dtype)
+        inner = ops.activation(ops.lora_linear(x, layer.up, seeds), self.activation, self.gated)
+        return stream, ops.lora_linear(inner, layer.down, seeds)
 
     def _turn(
         self,

@@ -15,7 +15,7 @@ from ..types import Batch, LossOutput
 from .recompute import again, once
 
 Head = Callable[[ModuleType, torch.Tensor, torch.Tensor | None], torch.Tensor]
-"""(operations, first tokens' states (B, H), their keys) -> logits (B, C), float32."""
+"""(operations, first tokens' states (B, H), those rows' dropout seeds) -> logits (B, C), float32."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Embeddings:
             kinds = inputs.get("token_type_ids")
             total = total + (self.types[0] if kinds is None else functional.embedding(kinds, self.types))
         _, x = ops.add_norm(total.float(), None, self.norm, NO_DROPOUT, None, torch.float32)
-        return ops.drop(x, self.dropout, inputs.get("keys"))
+        return ops.drop(x, self.dropout, inputs.get("seeds"))
 
     def _places(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
         places = inputs["position_ids"]
@@ -86,28 +86,28 @@ class Encoder:
         return objective.of_outputs(self.logits(ops, batch, recompute), batch.labels)
 
     def logits(self, ops: ModuleType, batch: Batch, recompute: bool = False) -> torch.Tensor:
-        """(B, C), float32. batch: as of `packed.pack_texts`; without keys nothing is dropped."""
+        """(B, C), float32. batch: as of `packed.pack_texts`; without seeds nothing is dropped."""
         inputs = batch.inputs
-        starts, keys = inputs["starts"], inputs.get("keys")
+        starts, seeds = inputs["starts"], inputs.get("seeds")
         run = again if recompute else once
         with torch.no_grad():
             stream = self.embeddings(ops, inputs)
             x = stream.to(self.dtype)
         for layer in self.layers[:-1]:
-            stream, x = run(self._layer, ops, layer, stream, x, self._sequences(starts, starts, batch.longest), keys)
+            stream, x = run(self._layer, ops, layer, stream, x, self._sequences(starts, starts, batch.longest), seeds)
         last = self.layers[-1]
         assert last.q is not None and last.kv is not None
         first = starts[:-1].long()
-        first_keys = None if keys is None else keys[first]
+        first_seeds = None if seeds is None else seeds[first]
         context = ops.attention(
-            ops.lora_linear(x.index_select(0, first), last.q, first_keys),
-            ops.lora_linear(x, last.kv, keys),
+            ops.lora_linear(x.index_select(0, first), last.q, first_seeds),
+            ops.lora_linear(x, last.kv, seeds),
             self._sequences(starts, torch.arange(len(starts), dtype=starts.dtype, device=starts.device), batch.longest),
             last.attention_dropout,
-            first_keys,
+            first_seeds,
         )
-        _, x = self._rest(ops, last, stream.index_select(0, first), context, first_keys)
-        return self.head(ops, x, first_keys)
+        _, x = self._rest(ops, last, stream.index_select(0, first), context, first_seeds)
+        return self.head(ops, x, first_seeds)
 
     def _layer(
         self,
@@ -116,22 +116,22 @@ class Encoder:
         stream: torch.Tensor,
         x: torch.Tensor,
         sequences: Sequences,
-        keys: torch.Tensor | None,
+        seeds: torch.Tensor | None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """x: the stream in the products' dtype."""
         assert layer.qkv is not None
-        qkv = ops.lora_linear(x, layer.qkv, keys)
-        context = ops.attention(qkv, None, sequences, layer.attention_dropout, keys)
-        return self._rest(ops, layer, stream, context, keys)
+        qkv = ops.lora_linear(x, layer.qkv, seeds)
+        context = ops.attention(qkv, None, sequences, layer.attention_dropout, seeds)
+        return self._rest(ops, layer, stream, context, seeds)
 
     def _rest(
-        self, ops: ModuleType, layer: Layer, stream: torch.Tensor, context: torch.Tensor, keys: torch.Tensor | None
+        self, ops: ModuleType, layer: Layer, stream: torch.Tensor, context: torch.Tensor, seeds: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        y = ops.lora_linear(context, layer.out, keys)
-        stream, x = ops.add_norm(stream, y, layer.first_norm, layer.out_dropout, keys, self.dtype, post=True)
-        inner = ops.activation(ops.lora_linear(x, layer.up, keys), self.activation)
-        y = ops.lora_linear(inner, layer.down, keys)
-        return ops.add_norm(stream, y, layer.second_norm, layer.down_dropout, keys, self.dtype, post=True)
+        y = ops.lora_linear(context, layer.out, seeds)
+        stream, x = ops.add_norm(stream, y, layer.first_norm, layer.out_dropout, seeds, self.dtype, post=True)
+        inner = ops.activation(ops.lora_linear(x, layer.up, seeds), self.activation)
+        y = ops.lora_linear(inner, layer.down, seeds)
+        return ops.add_norm(stream, y, layer.second_norm, layer.down_dropout, seeds, self.dtype, post=True)
 
     def _sequences(self, starts: torch.Tensor, query_starts: torch.Tensor, longest: int) -> Sequences:
         width = self.head_width

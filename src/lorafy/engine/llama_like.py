@@ -10,11 +10,14 @@ from .decoder import Decoder, Layer
 from .weights import Reader, Unsupported, activation_name
 
 
-def read(model: Any, reader: Reader) -> Decoder:
-    """model: a Llama with its language head, or one of its kin, peft's adapters inside."""
+def read_decoder(model: Any, reader: Reader, *, attends_to_all: bool, norms_heads: bool) -> Decoder:
+    """model: a Llama with its language head, or one of its kin, peft's adapters inside.
+
+    attends_to_all: no layer looks through a sliding window. norms_heads: queries and keys are RMS-normed, each head by
+    itself.
+    """
     body, config = model.model, model.config
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds != {"full_attention"} or (getattr(config, "sliding_window", None) and not hasattr(config, "layer_types")):
+    if not attends_to_all:
         raise Unsupported("attention over a sliding window")
     if body.rotary_emb.rope_type in ("dynamic", "longrope"):
         raise Unsupported("rotary positions that depend on the length of the batch")
@@ -25,16 +28,13 @@ def read(model: Any, reader: Reader) -> Decoder:
     for index, block in enumerate(body.layers):
         attention = block.self_attn
         gammas = None
-        if hasattr(attention, "q_norm"):
+        if norms_heads:
             norms = [reader.norm(attention.q_norm)] * heads + [reader.norm(attention.k_norm)] * kv_heads
             gammas = torch.stack([norm.weight for norm in norms])
-        q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
         layers.append(
             Layer(
                 first_norm=reader.norm(block.input_layernorm),
-                qkv=reader.linear(q, k, v) if index < last else None,
-                q=reader.linear(q) if index == last else None,
-                kv=reader.linear(k, v) if index == last else None,
+                **reader.projections(attention.q_proj, attention.k_proj, attention.v_proj, apart=index == last),
                 gammas=gammas,
                 epsilon=config.rms_norm_eps,
                 out=reader.linear(attention.o_proj),

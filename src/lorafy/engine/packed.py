@@ -8,7 +8,7 @@ from itertools import chain
 import torch
 
 from ..encoding.texts import label_tensor
-from ..kernels.reference import row_keys
+from ..kernels.reference import row_seeds
 from ..types import IGNORE_INDEX, Batch, Features
 
 MAX_TOKENS = 2_048
@@ -97,10 +97,10 @@ def pack_sequences(
 def _tokens(
     ids: Sequence[list[int]], numbers: Sequence[int], seed: int | None, round_rows: Rounding
 ) -> tuple[dict[str, torch.Tensor], int]:
-    """input_ids and position_ids (M,); starts (B + 1,) and, with a seed, keys (M,), int32. And the longest's tokens.
+    """input_ids and position_ids (M,); starts (B + 1,) int32; with a seed, seeds (M,) int32. And the longest's tokens.
 
     M goes through `round_rows`; rows behind the last sequence belong to none. numbers: which training examples these
-    are; with the seed and the token's place they decide every dropout mask.
+    are; with the seed and the token's place they give each row's own in `seeds`, which decide every dropout mask.
     """
     lengths = [len(one) for one in ids]
     total = sum(lengths)
@@ -112,5 +112,5 @@ def _tokens(
         "starts": torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32),
     }
     if seed is not None:
-        inputs["keys"] = row_keys(seed, [*numbers, 0], positions, [*lengths, spare])
+        inputs["seeds"] = row_seeds(seed, [*numbers, 0], positions, [*lengths, spare])
     return inputs, max(lengths)

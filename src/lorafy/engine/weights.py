@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from peft.tuners.lora import Linear as PeftLinear
@@ -12,6 +12,7 @@ from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from ..kernels.memory import join
 from ..kernels.nouns import NO_DROPOUT, SITES, Dropout, Linear, LoraPart, Norm
 
 ACTIVATIONS = {
@@ -28,6 +29,14 @@ class Unsupported(Exception):
     """Why a model cannot take the fast path."""
 
 
+class Projections(TypedDict):
+    """Three fields of a layer: queries, keys and values side by side in `qkv`, or apart in `q` and `kv`."""
+
+    qkv: Linear | None
+    q: Linear | None
+    kv: Linear | None
+
+
 @dataclass
 class Reader:
     """Turns modules into nouns, numbers the dropouts, and notes which trained parameters the fast path uses."""
@@ -38,7 +47,7 @@ class Reader:
 
     def linear(self, *modules: Any) -> Linear:
         """Modules that read the same input, as one. Their frozen weights become views of one tensor."""
-        bases: list[Any] = [module.base_layer if isinstance(module, PeftLinear) else module for module in modules]
+        bases: list[Any] = [base_of(module) for module in modules]
         for base in bases:
             if not isinstance(base, nn.Linear | Conv1D):
                 raise Unsupported(f"a linear layer is a {type(base).__name__}")
@@ -63,6 +72,12 @@ class Reader:
         ]
         return Linear(weight, bias, adapters, in_first)
 
+    def projections(self, q: Any, k: Any, v: Any, *, apart: bool) -> Projections:
+        """Of one layer's attention. apart: in the last layer, which asks for fewer queries than keys."""
+        if apart:
+            return Projections(qkv=None, q=self.linear(q), kv=self.linear(k, v))
+        return Projections(qkv=self.linear(q, k, v), q=None, kv=None)
+
     def columns(self, whole: Linear, start: int, end: int) -> Linear:
         """Some columns of a layer's output, as GPT-2's queries are of `c_attn`, with the same dropout masks."""
         weight = (whole.weight[:, start:end] if whole.in_first else whole.weight[start:end]).contiguous()
@@ -76,11 +91,7 @@ class Reader:
             raise Unsupported(f"a frozen weight is not {str(self.dtype).removeprefix('torch.')}")
         if len(weights) == 1:
             return weights[0]
-        axis = 1 if in_first else 0
-        joined = torch.cat(weights, axis)
-        for base, view in zip(bases, joined.split([weight.shape[axis] for weight in weights], axis), strict=True):
-            base.weight.data = view  # the values stay the model's: held once
-        return joined
+        return join([base.weight for base in bases], axis=1 if in_first else 0)
 
     def _part(self, module: Any, start: int) -> LoraPart:
         (adapter,) = module.active_adapters
@@ -99,12 +110,12 @@ class Reader:
         return Dropout(float(p), self._sites * SITES)
 
     def norm(self, module: Any) -> Norm:
-        weight, bias = module.weight, getattr(module, "bias", None)
-        if weight.requires_grad:
+        if module.weight.requires_grad:
             raise Unsupported("norms are trained")
-        rms = not isinstance(module, nn.LayerNorm)
-        epsilon = module.variance_epsilon if rms else module.eps
-        return Norm(weight.detach().float(), None if bias is None else bias.detach().float(), epsilon, rms)
+        weight = module.weight.detach().float()
+        if not isinstance(module, nn.LayerNorm):  # the families' RMS norms, each of a class of its own
+            return Norm(weight, None, module.variance_epsilon, rms=True)
+        return Norm(weight, None if module.bias is None else module.bias.detach().float(), module.eps)
 
     def head(self, module: nn.Module, inner: str = "") -> nn.Linear:
         """A head's layer, trained whole in float32; `inner`: its name inside `module`."""
@@ -116,6 +127,11 @@ class Reader:
             raise Unsupported(f"the head's layer is a {type(module).__name__}")
         self.used += [parameter for parameter in module.parameters() if parameter.requires_grad]
         return module
+
+
+def base_of(module: Any) -> Any:
+    """The layer below peft's adapter, or the module itself where it has none."""
+    return module.base_layer if isinstance(module, PeftLinear) else module
 
 
 def activation_name(name: str) -> str:

@@ -18,20 +18,20 @@ from .build import load_library
 from .nouns import Dropout, Linear, Norm, Rotary, Sequences
 
 _POINTER, _INT, _FLOAT, _DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
-_KEYS = (_POINTER, _INT, _DOUBLE)
+_DROPOUT = (_POINTER, _INT, _DOUBLE)
 _SHAPE = (_POINTER, _POINTER, *[_INT] * 5, _FLOAT)
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "lora_forward": (_POINTER, _INT, _POINTER, _POINTER, *[_INT] * 3, _POINTER, _INT, _POINTER),
     "lora_backward": (_POINTER, _INT, _POINTER, _INT, _POINTER, _INT, _INT, _POINTER, _INT, _POINTER),
-    "drop": (_POINTER, _POINTER, _INT, _INT, *_KEYS),
+    "drop": (_POINTER, _POINTER, _INT, _INT, *_DROPOUT),
     "activation": (_POINTER, _POINTER, *[_INT] * 4),
     "activation_backward": (_POINTER, _POINTER, _POINTER, *[_INT] * 4),
     "rotary": (_POINTER, _POINTER, _POINTER, _FLOAT, _POINTER, _POINTER, *[_INT] * 4, _POINTER),
     "cross_entropy": (*[_POINTER] * 4, *[_INT] * 3),
-    "attention": (*[_POINTER, _INT] * 4, _POINTER, *_SHAPE, *_KEYS),
-    "attention_backward": (*[_POINTER, _INT] * 4, _POINTER, *[_POINTER, _INT] * 3, *_SHAPE, *_KEYS),
-    "add_norm": (*[_POINTER] * 4, _FLOAT, _INT, _INT, *[_POINTER] * 4, _INT, _INT, *_KEYS),
-    "add_norm_backward": (*[_POINTER] * 5, _INT, _INT, _POINTER, _POINTER, _INT, _INT, *_KEYS),
+    "attention": (*[_POINTER, _INT] * 4, _POINTER, *_SHAPE, *_DROPOUT),
+    "attention_backward": (*[_POINTER, _INT] * 4, _POINTER, *[_POINTER, _INT] * 3, *_SHAPE, *_DROPOUT),
+    "add_norm": (*[_POINTER] * 4, _FLOAT, _INT, _INT, *[_POINTER] * 4, _INT, _INT, *_DROPOUT),
+    "add_norm_backward": (*[_POINTER] * 5, _INT, _INT, _POINTER, _POINTER, _INT, _INT, *_DROPOUT),
 }
 _SUFFIX = {torch.bfloat16: "bf16", torch.float32: "f32"}
 _KINDS = {"gelu": 0, "gelu_tanh": 1, "silu": 2, "relu": 3}
@@ -55,8 +55,8 @@ class _Calls:
 _call = _Calls()
 
 
-def _keys(dropout: Dropout, keys: torch.Tensor | None) -> tuple[int | None, int, float]:
-    return (None if keys is None else keys.data_ptr(), dropout.site, 0.0 if keys is None else dropout.p)
+def _dropout(dropout: Dropout, seeds: torch.Tensor | None) -> tuple[int | None, int, float]:
+    return (None if seeds is None else seeds.data_ptr(), dropout.site, 0.0 if seeds is None else dropout.p)
 
 
 def _pointer(tensor: torch.Tensor | None) -> int | None:
@@ -68,8 +68,8 @@ def _rows(x: torch.Tensor) -> torch.Tensor:
     return x if x.stride(1) == 1 else x.contiguous()
 
 
-def lora_linear(x: torch.Tensor, linear: Linear, keys: torch.Tensor | None) -> torch.Tensor:
-    return _LoraLinear.apply(x, linear, keys, *(tensor for part in linear.parts for tensor in part.matrices))
+def lora_linear(x: torch.Tensor, linear: Linear, seeds: torch.Tensor | None) -> torch.Tensor:
+    return _LoraLinear.apply(x, linear, seeds, *(tensor for part in linear.parts for tensor in part.matrices))
 
 
 class _Part(ctypes.Structure):
@@ -85,16 +85,16 @@ class _Part(ctypes.Structure):
 
 class _LoraLinear(Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, linear: Linear, keys: torch.Tensor | None, *trained: torch.Tensor) -> Any:
+    def forward(ctx: Any, x: torch.Tensor, linear: Linear, seeds: torch.Tensor | None, *trained: torch.Tensor) -> Any:
         x = _rows(x)
         y = torch.mm(x, linear.forward_weight())
         reduced = torch.empty(x.shape[0] * sum(lora_A.shape[0] for lora_A in trained[::2]))
         parts = _table(linear, trained, reduced, x.shape[0], [None] * len(trained))
         _call(
             "lora_forward", _SUFFIX[x.dtype], x.data_ptr(), x.stride(0), y.data_ptr(), _pointer(linear.bias),
-            *x.shape, y.shape[1], parts, len(linear.parts), _pointer(keys),
+            *x.shape, y.shape[1], parts, len(linear.parts), _pointer(seeds),
         )  # fmt: skip
-        ctx.linear, ctx.keys = linear, keys
+        ctx.linear, ctx.seeds = linear, seeds
         ctx.save_for_backward(x, reduced, *trained)
         return y
 
@@ -110,7 +110,7 @@ class _LoraLinear(Function):
         parts = _table(linear, trained, reduced, x.shape[0], grads)
         _call(
             "lora_backward", _SUFFIX[x.dtype], x.data_ptr(), x.stride(0), dy.data_ptr(), dy.stride(0), _pointer(dx),
-            *x.shape, parts, len(linear.parts), _pointer(ctx.keys),
+            *x.shape, parts, len(linear.parts), _pointer(ctx.seeds),
         )  # fmt: skip
         return dx, None, None, *grads
 
@@ -136,9 +136,9 @@ def _table(
 
 
 def attention(
-    q: torch.Tensor, kv: torch.Tensor | None, sequences: Sequences, dropout: Dropout, keys: torch.Tensor | None
+    q: torch.Tensor, kv: torch.Tensor | None, sequences: Sequences, dropout: Dropout, seeds: torch.Tensor | None
 ) -> torch.Tensor:
-    return _Attention.apply(q, kv, sequences, dropout, keys)
+    return _Attention.apply(q, kv, sequences, dropout, seeds)
 
 
 class _Attention(Function):
@@ -149,16 +149,16 @@ class _Attention(Function):
         kv: torch.Tensor | None,
         sequences: Sequences,
         dropout: Dropout,
-        keys: torch.Tensor | None,
+        seeds: torch.Tensor | None,
     ) -> Any:
         num_queries = q.shape[0]
         out = torch.zeros(num_queries, sequences.num_heads * sequences.head_width, dtype=q.dtype)
         lse = torch.empty(num_queries, sequences.num_heads)
         _call(
             "attention", _SUFFIX[q.dtype], *_strided(*sequences.split(q, kv), out), lse.data_ptr(),
-            *_shape(sequences), *_keys(dropout, keys),
+            *_shape(sequences), *_dropout(dropout, seeds),
         )  # fmt: skip
-        ctx.sequences, ctx.dropout, ctx.keys = sequences, dropout, keys
+        ctx.sequences, ctx.dropout, ctx.seeds = sequences, dropout, seeds
         ctx.save_for_backward(q, kv, lse)
         return out
 
@@ -172,7 +172,7 @@ class _Attention(Function):
         d_kv = None if kv is None else torch.zeros_like(kv)
         _call(
             "attention_backward", _SUFFIX[q.dtype], *_strided(d_out, *sequences.split(q, kv)), lse.data_ptr(),
-            *_strided(*sequences.split(d_q, d_kv)), *_shape(sequences), *_keys(ctx.dropout, ctx.keys),
+            *_strided(*sequences.split(d_q, d_kv)), *_shape(sequences), *_dropout(ctx.dropout, ctx.seeds),
         )  # fmt: skip
         return d_q, d_kv, None, None, None
 
@@ -193,11 +193,11 @@ def add_norm(
     y: torch.Tensor | None,
     norm: Norm,
     dropout: Dropout,
-    keys: torch.Tensor | None,
+    seeds: torch.Tensor | None,
     dtype: torch.dtype,
     post: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return _AddNorm.apply(residual, y, norm, dropout, keys, dtype, post)
+    return _AddNorm.apply(residual, y, norm, dropout, seeds, dtype, post)
 
 
 class _AddNorm(Function):
@@ -208,7 +208,7 @@ class _AddNorm(Function):
         y: torch.Tensor | None,
         norm: Norm,
         dropout: Dropout,
-        keys: torch.Tensor | None,
+        seeds: torch.Tensor | None,
         dtype: torch.dtype,
         post: bool,
     ) -> Any:
@@ -221,9 +221,9 @@ class _AddNorm(Function):
         _call(
             "add_norm", _SUFFIX[dtype], residual.data_ptr(), _pointer(y), norm.weight.data_ptr(), _pointer(norm.bias),
             norm.epsilon, int(norm.rms), int(post), stream.data_ptr(), out.data_ptr(), normed.data_ptr(),
-            rstd.data_ptr(), *residual.shape, *_keys(dropout, keys),
+            rstd.data_ptr(), *residual.shape, *_dropout(dropout, seeds),
         )  # fmt: skip
-        ctx.norm, ctx.dropout, ctx.keys, ctx.post = norm, dropout, keys, post
+        ctx.norm, ctx.dropout, ctx.seeds, ctx.post = norm, dropout, seeds, post
         ctx.save_for_backward(normed, rstd)
         return stream, out
 
@@ -239,7 +239,7 @@ class _AddNorm(Function):
         _call(
             "add_norm_backward", _SUFFIX[normed.dtype], d_out.data_ptr(), _pointer(d_stream), normed.data_ptr(),
             rstd.data_ptr(), ctx.norm.weight.data_ptr(), int(ctx.norm.rms), int(ctx.post), d_residual.data_ptr(),
-            _pointer(d_y), *normed.shape, *_keys(ctx.dropout, ctx.keys),
+            _pointer(d_y), *normed.shape, *_dropout(ctx.dropout, ctx.seeds),
         )  # fmt: skip
         return d_residual, d_y, None, None, None, None, None
 
@@ -341,24 +341,24 @@ class _CrossEntropy(Function):
         return d_x * d_loss, None, None
 
 
-def drop(x: torch.Tensor, dropout: Dropout, keys: torch.Tensor | None) -> torch.Tensor:
-    return x if keys is None or dropout.p == 0 else _Drop.apply(x, dropout, keys)
+def drop(x: torch.Tensor, dropout: Dropout, seeds: torch.Tensor | None) -> torch.Tensor:
+    return x if seeds is None or dropout.p == 0 else _Drop.apply(x, dropout, seeds)
 
 
 class _Drop(Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, dropout: Dropout, keys: torch.Tensor) -> Any:
-        ctx.dropout, ctx.keys = dropout, keys
-        return _dropped(x, dropout, keys)
+    def forward(ctx: Any, x: torch.Tensor, dropout: Dropout, seeds: torch.Tensor) -> Any:
+        ctx.dropout, ctx.seeds = dropout, seeds
+        return _dropped(x, dropout, seeds)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_out: torch.Tensor) -> Any:
-        return _dropped(d_out, ctx.dropout, ctx.keys), None, None
+        return _dropped(d_out, ctx.dropout, ctx.seeds), None, None
 
 
-def _dropped(x: torch.Tensor, dropout: Dropout, keys: torch.Tensor) -> torch.Tensor:
+def _dropped(x: torch.Tensor, dropout: Dropout, seeds: torch.Tensor) -> torch.Tensor:
     x = x.contiguous()
     out = torch.empty_like(x)
-    _call("drop", _SUFFIX[x.dtype], x.data_ptr(), out.data_ptr(), *x.shape, *_keys(dropout, keys))
+    _call("drop", _SUFFIX[x.dtype], x.data_ptr(), out.data_ptr(), *x.shape, *_dropout(dropout, seeds))
     return out

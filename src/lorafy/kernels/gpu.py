@@ -41,8 +41,8 @@ def require(device: torch.device) -> None:
     starts = torch.tensor([0, 1, 4], dtype=torch.int32, device=device)
     sequences = Sequences(starts, starts, 2, 2, 32, 1.0, True, 3)
     try:
-        for keys in (None, starts[:1].expand(4)):
-            attention(x, torch.cat([x, x], 1), sequences, Dropout(0.1, 0), keys).sum().backward()
+        for seeds in (None, starts[:1].expand(4)):
+            attention(x, torch.cat([x, x], 1), sequences, Dropout(0.1, 0), seeds).sum().backward()
     except (ImportError, RuntimeError) as error:
         raise CannotRun(f"torch's ragged attention fails here: {first_line(error)}") from error
 
@@ -92,23 +92,23 @@ def _wide(x: torch.Tensor) -> torch.Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def lora_linear(x: torch.Tensor, linear: Linear, keys: torch.Tensor | None) -> torch.Tensor:
-    return _LoraLinear.apply(x, linear, keys, *(tensor for part in linear.parts for tensor in part.matrices))
+def lora_linear(x: torch.Tensor, linear: Linear, seeds: torch.Tensor | None) -> torch.Tensor:
+    return _LoraLinear.apply(x, linear, seeds, *(tensor for part in linear.parts for tensor in part.matrices))
 
 
 class _LoraLinear(Function):
     """Two products for each adapter beside the frozen one. Dropped rows are made again in the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, linear: Linear, keys: torch.Tensor | None, *trained: torch.Tensor) -> Any:
+    def forward(ctx: Any, x: torch.Tensor, linear: Linear, seeds: torch.Tensor | None, *trained: torch.Tensor) -> Any:
         weight = linear.forward_weight()
         y = torch.mm(x, weight) if linear.bias is None else torch.addmm(linear.bias.to(x.dtype), x, weight)
         reduced = []
         for part, lora_A, lora_B in zip(linear.parts, trained[::2], trained[1::2], strict=True):
-            h = torch.mm(drop(x, part.dropout, keys), lora_A.t().to(x.dtype))
+            h = torch.mm(drop(x, part.dropout, seeds), lora_A.t().to(x.dtype))
             y.narrow(1, part.start, len(lora_B)).addmm_(h, lora_B.t().to(x.dtype), alpha=part.scaling)
             reduced.append(h)
-        ctx.linear, ctx.keys = linear, keys
+        ctx.linear, ctx.seeds = linear, seeds
         ctx.save_for_backward(x, *reduced, *trained)
         return y
 
@@ -127,30 +127,30 @@ class _LoraLinear(Function):
             columns = dy.narrow(1, part.start, len(lora_B))
             dh = torch.mm(columns, lora_B.to(x.dtype)).mul_(part.scaling)
             if dx is not None:
-                dx = _plus(dx, torch.mm(dh, lora_A.to(x.dtype)), part.dropout, ctx.keys)
-            dropped = drop(x, part.dropout, ctx.keys) if needs[2 * i] else None
+                dx = _plus(dx, torch.mm(dh, lora_A.to(x.dtype)), part.dropout, ctx.seeds)
+            dropped = drop(x, part.dropout, ctx.seeds) if needs[2 * i] else None
             grads.append(None if dropped is None else torch.mm(dh.t(), dropped).to(lora_A.dtype))
             needs_B = needs[2 * i + 1]
             grads.append(torch.mm(columns.t(), reduced[i]).to(lora_B.dtype).mul_(part.scaling) if needs_B else None)
         return dx, None, None, *grads
 
 
-def _plus(x: torch.Tensor, y: torch.Tensor, dropout: Dropout, keys: torch.Tensor | None) -> torch.Tensor:
+def _plus(x: torch.Tensor, y: torch.Tensor, dropout: Dropout, seeds: torch.Tensor | None) -> torch.Tensor:
     """x + dropout(y)"""
-    return x.add_(y) if keys is None or dropout.p == 0 else _added(x, y, dropout.p, dropout.site, keys)
+    return x.add_(y) if seeds is None or dropout.p == 0 else _added(x, y, dropout.p, dropout.site, seeds)
 
 
 @_one_pass
-def _added(x: torch.Tensor, y: torch.Tensor, p: float, site: int, keys: torch.Tensor) -> torch.Tensor:
-    return x + reference.drop(y, Dropout(p, site), keys)
+def _added(x: torch.Tensor, y: torch.Tensor, p: float, site: int, seeds: torch.Tensor) -> torch.Tensor:
+    return x + reference.drop(y, Dropout(p, site), seeds)
 
 
 def attention(
-    q: torch.Tensor, kv: torch.Tensor | None, sequences: Sequences, dropout: Dropout, keys: torch.Tensor | None
+    q: torch.Tensor, kv: torch.Tensor | None, sequences: Sequences, dropout: Dropout, seeds: torch.Tensor | None
 ) -> torch.Tensor:
-    """Where probabilities are dropped, the masks come from torch's generator, not from `keys`."""
+    """Where probabilities are dropped, the masks come from torch's generator, not from `seeds`."""
     q_heads, k, v = (x.unflatten(1, (-1, sequences.head_width)) for x in sequences.split(q, kv))
-    p = 0.0 if keys is None else dropout.p
+    p = 0.0 if seeds is None else dropout.p
     starts, query_starts = sequences.starts, sequences.query_starts
     if not sequences.causal or query_starts is starts:
         return _ragged(q_heads, k, v, query_starts, sequences, p).flatten(1)
@@ -217,12 +217,12 @@ def add_norm(
     y: torch.Tensor | None,
     norm: Norm,
     dropout: Dropout,
-    keys: torch.Tensor | None,
+    seeds: torch.Tensor | None,
     dtype: torch.dtype,
     post: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     settings = norm.epsilon, norm.rms, dropout.p, dropout.site
-    return _add_norm(residual, y, norm.weight, norm.bias, *settings, keys, dtype, post)
+    return _add_norm(residual, y, norm.weight, norm.bias, *settings, seeds, dtype, post)
 
 
 @_one_pass
@@ -235,11 +235,11 @@ def _add_norm(
     rms: bool,
     p: float,
     site: int,
-    keys: torch.Tensor | None,
+    seeds: torch.Tensor | None,
     dtype: torch.dtype,
     post: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return reference.add_norm(residual, y, Norm(weight, bias, epsilon, rms), Dropout(p, site), keys, dtype, post)
+    return reference.add_norm(residual, y, Norm(weight, bias, epsilon, rms), Dropout(p, site), seeds, dtype, post)
 
 
 def rotary(x: torch.Tensor, positions: Rotary) -> torch.Tensor:
@@ -263,13 +263,13 @@ def activation(x: torch.Tensor, kind: str, gated: bool = False) -> torch.Tensor:
     return reference.activation(_wide(x), kind, gated).to(x.dtype)
 
 
-def drop(x: torch.Tensor, dropout: Dropout, keys: torch.Tensor | None) -> torch.Tensor:
-    return x if keys is None or dropout.p == 0 else _dropped(x, dropout.p, dropout.site, keys)
+def drop(x: torch.Tensor, dropout: Dropout, seeds: torch.Tensor | None) -> torch.Tensor:
+    return x if seeds is None or dropout.p == 0 else _dropped(x, dropout.p, dropout.site, seeds)
 
 
 @_one_pass
-def _dropped(x: torch.Tensor, p: float, site: int, keys: torch.Tensor) -> torch.Tensor:
-    return reference.drop(x, Dropout(p, site), keys)
+def _dropped(x: torch.Tensor, p: float, site: int, seeds: torch.Tensor) -> torch.Tensor:
+    return reference.drop(x, Dropout(p, site), seeds)
 
 
 def cross_entropy(x: torch.Tensor, linear: Linear, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -27,11 +27,11 @@ class FusedLinear(PeftLinear):
         if self.fused is None or self.merged or self.disable_adapters:
             return super().forward(x, *args, **kwargs)
         rows = x.reshape(-1, x.shape[-1]).to(self.fused.weight.dtype)
-        keys = None
+        seeds = None
         if self.training and any(part.dropout.p > 0 for part in self.fused.parts):
-            keys = torch.randint(-(2**31), 2**31, (len(rows),), dtype=torch.int32, device=x.device)
+            seeds = torch.randint(-(2**31), 2**31, (len(rows),), dtype=torch.int32, device=x.device)
         ops = gpu if x.is_cuda else compiled
-        return ops.lora_linear(rows, self.fused, keys).view(*x.shape[:-1], -1)
+        return ops.lora_linear(rows, self.fused, seeds).view(*x.shape[:-1], -1)
 
 
 LAYERS: dict[type[nn.Module], type[nn.Module]] = {nn.Linear: FusedLinear, Conv1D: FusedLinear}

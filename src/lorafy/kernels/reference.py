@@ -1,7 +1,7 @@
 """Every operation of the fast path in plain torch, differentiable by autograd, in any dtype: the definition.
 
 Rows are tokens, the sequences of a batch one behind the other, without padding. A dropout mask is a function of its
-row's key, its site and the column, so how a step is cut into batches changes no mask.
+row's seed, its site and the column, so how a step is cut into batches changes no mask.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ _BITS = 0xFFFFFFFF
 _GOLDEN = 0x9E3779B9
 
 
-def lora_linear(x: torch.Tensor, linear: Linear, keys: torch.Tensor | None) -> torch.Tensor:
+def lora_linear(x: torch.Tensor, linear: Linear, seeds: torch.Tensor | None) -> torch.Tensor:
     """W x + b, and (alpha / r) B A dropout(x) for each part of the output that has an adapter (Hu et al. 2021, 4.1).
 
-    x: (M, in) -> (M, out). keys: (M,), None in evaluation: then nothing is dropped.
+    x: (M, in) -> (M, out). seeds: of each row's dropout, (M,) int32; None in evaluation: then nothing is dropped.
     """
     weight = linear.weight if linear.in_first else linear.weight.t()
     y = x @ weight.to(x.dtype)
     if linear.bias is not None:
         y = y + linear.bias.to(x.dtype)
     for part in linear.parts:
-        dropped = drop(x, part.dropout, keys)
+        dropped = drop(x, part.dropout, seeds)
         lora_A, lora_B = part.matrices
         update = part.scaling * (dropped @ lora_A.t().to(x.dtype)) @ lora_B.t().to(x.dtype)
         y = y + functional.pad(update, (part.start, linear.out_features - part.start - update.shape[1]))
@@ -36,12 +36,12 @@ def lora_linear(x: torch.Tensor, linear: Linear, keys: torch.Tensor | None) -> t
 
 
 def attention(
-    q: torch.Tensor, kv: torch.Tensor | None, sequences: Sequences, dropout: Dropout, keys: torch.Tensor | None
+    q: torch.Tensor, kv: torch.Tensor | None, sequences: Sequences, dropout: Dropout, seeds: torch.Tensor | None
 ) -> torch.Tensor:
     """softmax(scale q k^T) v in each sequence and head alone: (Mq, heads * D).
 
     q: (Mq, heads * D) beside kv: (M, 2 * kv_heads * D), keys first; or kv is None and q holds all three side by side.
-    A key head serves heads / kv_heads neighbouring query heads. Rows of no sequence come out as zeros. keys: (Mq,).
+    A key head serves heads / kv_heads neighbouring query heads. Rows of no sequence come out as zeros. seeds: (Mq,).
     """
     q, k, v = sequences.split(q, kv)
     group, width = sequences.num_heads // sequences.num_kv_heads, sequences.head_width
@@ -60,8 +60,8 @@ def attention(
                 hidden = torch.ones(n, count, dtype=torch.bool).triu(count - n + 1)
                 scores = scores.masked_fill(hidden, -torch.inf)
             probabilities = scores.softmax(-1)
-            if keys is not None and dropout.p > 0:
-                probabilities = probabilities * factors(dropout, keys[first:last], count, q.dtype, head)
+            if seeds is not None and dropout.p > 0:
+                probabilities = probabilities * factors(dropout, seeds[first:last], count, q.dtype, head)
             heads.append(probabilities @ v[first_key:last_key, shared])
         out = out.index_copy(0, torch.arange(first, last), torch.cat(heads, 1))
     return out
@@ -72,7 +72,7 @@ def add_norm(
     y: torch.Tensor | None,
     norm: Norm,
     dropout: Dropout,
-    keys: torch.Tensor | None,
+    seeds: torch.Tensor | None,
     dtype: torch.dtype,
     post: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,7 +81,7 @@ def add_norm(
     residual: float32 beside a y of bfloat16, as under autocast. dtype: of the normed rows. The next residual is the sum
     (pre-norm), or where `post` the normed rows (post-norm; Xiong et al. 2020, figure 1), not rounded to `dtype`.
     """
-    total = residual if y is None else residual + drop(y.to(residual.dtype), dropout, keys)
+    total = residual if y is None else residual + drop(y.to(residual.dtype), dropout, seeds)
     weight = norm.weight.to(total.dtype)
     if norm.rms:
         normed = functional.rms_norm(total, weight.shape, weight, norm.epsilon)
@@ -125,23 +125,23 @@ def activation(x: torch.Tensor, kind: str, gated: bool = False) -> torch.Tensor:
     return functional.gelu(x, approximate="tanh") if kind == "gelu_tanh" else functional.gelu(x)
 
 
-def drop(x: torch.Tensor, dropout: Dropout, keys: torch.Tensor | None) -> torch.Tensor:
+def drop(x: torch.Tensor, dropout: Dropout, seeds: torch.Tensor | None) -> torch.Tensor:
     """x: (M, H); what is kept is divided by 1 - p."""
-    if keys is None or dropout.p == 0:
+    if seeds is None or dropout.p == 0:
         return x
-    return x * factors(dropout, keys, x.shape[1], x.dtype)
+    return x * factors(dropout, seeds, x.shape[1], x.dtype)
 
 
-def factors(dropout: Dropout, keys: torch.Tensor, num_columns: int, dtype: torch.dtype, head: int = 0) -> torch.Tensor:
+def factors(dropout: Dropout, seeds: torch.Tensor, num_columns: int, dtype: torch.dtype, head: int = 0) -> torch.Tensor:
     """0 or 1 / (1 - p) for each row and column: (M, num_columns)."""
-    rows = _mix((keys.long() + (dropout.site + head) * _GOLDEN) & _BITS)
-    columns = torch.arange(num_columns, device=keys.device) * _GOLDEN
+    rows = _mix((seeds.long() + (dropout.site + head) * _GOLDEN) & _BITS)
+    columns = torch.arange(num_columns, device=seeds.device) * _GOLDEN
     draws = _mix((rows[:, None] + columns) & _BITS)
     return (draws >= int(dropout.p * 2**32)).to(dtype) / (1 - dropout.p)
 
 
-def row_keys(seed: int, rows: Sequence[int], positions: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
-    """One key a token, from the step's seed, the example's number and the token's place in it: (M,) int32."""
+def row_seeds(seed: int, rows: Sequence[int], positions: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+    """One dropout seed a row, from the step's, the example's number and the token's place in it: (M,) int32."""
     examples = torch.tensor(rows, dtype=torch.long).repeat_interleave(torch.tensor(lengths))
     mixed = _mix(_mix((examples + seed) & _BITS) + positions.long() * _GOLDEN & _BITS)
     return (mixed - (mixed >> 31 << 32)).to(torch.int32)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformers.pytorch_utils import Conv1D
 
+from ..kernels.memory import hold_in
+
 
 @dataclass(frozen=True)
 class ParameterCount:
@@ -36,7 +38,7 @@ def hold_frozen_weights(model: Any, dtype: torch.dtype) -> None:
                 if parameter is table and not parameter.requires_grad:
                     setattr(module, name, torch.nn.Parameter(parameter.to(dtype), requires_grad=False))
                 elif not parameter.requires_grad:
-                    parameter.data = parameter.data.to(dtype)
+                    hold_in(parameter, dtype)
 
 
 def count_parameters(model: Any) -> ParameterCount:

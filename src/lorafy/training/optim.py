@@ -9,14 +9,15 @@ import torch
 
 from ..config.schema import TrainSection
 from ..contracts import ParameterGroup
+from ..kernels.memory import flatten
 
 
 def make_optimizer(groups: Sequence[ParameterGroup], config: TrainSection) -> torch.optim.Optimizer:
     """AdamW (betas 0.9 and 0.999); weight decay on matrices, not on biases and norms.
 
-    It sees two tensors a group, to which all its parameters and their gradients become views: clipping, the update and
-    setting gradients to zero are a few large operations, not some hundred small ones. `lr_scale` of each of its own
-    groups is the factor on the learning rate.
+    It sees two tensors a group, of which all its parameters and their gradients become views (kernels/memory.py):
+    clipping, the update and setting gradients to zero are a few large operations, not some hundred small ones.
+    `lr_scale` of each of its own groups is the factor on the learning rate.
     """
     flat = []
     for group in groups:
@@ -26,17 +27,6 @@ def make_optimizer(groups: Sequence[ParameterGroup], config: TrainSection) -> to
             if parameters:
                 flat.append({"params": [flatten(parameters)], "weight_decay": decay, "lr_scale": group.lr_scale})
     return torch.optim.AdamW(flat, lr=0.0, fused=True)
-
-
-def flatten(parameters: Sequence[torch.nn.Parameter]) -> torch.nn.Parameter:
-    """One tensor that holds the parameters one behind the other; they and their gradients, zero, become its views."""
-    flat = torch.nn.Parameter(torch.cat([parameter.detach().flatten() for parameter in parameters]))
-    flat.grad = torch.zeros_like(flat)
-    sizes = [parameter.numel() for parameter in parameters]
-    for parameter, values, grad in zip(parameters, flat.data.split(sizes), flat.grad.split(sizes), strict=True):
-        parameter.data = values.view_as(parameter)
-        parameter.grad = grad.view_as(parameter)
-    return flat
 
 
 def warmup_steps(config: TrainSection, num_steps: int) -> int:

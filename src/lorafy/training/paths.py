@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
+import transformers
+from packaging.version import Version
 from torch.nn.parallel import DistributedDataParallel
-from transformers import PreTrainedModel
 
 from ..contracts import Task
 from ..data.batches import micro_batches
@@ -27,6 +28,9 @@ from ..types import Batch, Features, LossOutput
 
 MAX_MICRO_BATCH_TOKENS = {"cpu": 4_096, "mps": 4_096, "cuda": GPU_MAX_TOKENS}
 """Padded tokens of one micro-batch: about 2.5 GB of activations for a BERT-base on a CPU. More is not faster there."""
+
+CHECKPOINTING_RENAMED = Version("5.23.0")
+"""The transformers from which on gradient checkpointing is called activation checkpointing; the old name goes in 6."""
 
 CHECK_EXAMPLES = 8
 
@@ -73,7 +77,7 @@ class PlainPath:
         bare = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
         if not bare.supports_gradient_checkpointing:
             raise Unsupported(f"{type(bare).__name__} has no activation checkpointing")
-        if hasattr(PreTrainedModel, "activation_checkpointing_enable"):  # the other name goes in transformers 6
+        if Version(transformers.__version__) >= CHECKPOINTING_RENAMED:
             bare.activation_checkpointing_enable({"use_reentrant": False})
         else:
             bare.gradient_checkpointing_enable({"use_reentrant": False})

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from ...objectives import TEXTS
 from ..encoder import Embeddings, Encoder, Head, Layer
-from ..weights import Reader, Unsupported, activation_name
+from ..weights import Reader, Unsupported, activation_name, base_of
 
 READS = TEXTS
 
@@ -18,17 +18,17 @@ READS = TEXTS
 def read(model: Any, reader: Reader) -> Encoder:
     """model: BertForSequenceClassification, peft's adapters inside."""
     pooler = model.bert.pooler.dense
-    is_new = any(parameter.requires_grad for parameter in getattr(pooler, "base_layer", pooler).parameters())
+    is_new = any(parameter.requires_grad for parameter in base_of(pooler).parameters())
     new_pooler = reader.head(pooler) if is_new else None
     old_pooler = None if is_new else reader.linear(pooler)
     dropout, classifier = reader.dropout(model.dropout), reader.head(model.classifier)
 
-    def head(ops: ModuleType, x: torch.Tensor, keys: torch.Tensor | None) -> torch.Tensor:
+    def head(ops: ModuleType, x: torch.Tensor, seeds: torch.Tensor | None) -> torch.Tensor:
         if new_pooler is not None:
             x = functional.linear(x.float(), new_pooler.weight, new_pooler.bias)
         else:
-            x = ops.lora_linear(x, old_pooler, keys).float()
-        x = ops.drop(x.tanh(), dropout, keys)
+            x = ops.lora_linear(x, old_pooler, seeds).float()
+        x = ops.drop(x.tanh(), dropout, seeds)
         return functional.linear(x, classifier.weight, classifier.bias)
 
     return read_encoder(model.bert, model.config, reader, head)
@@ -53,9 +53,7 @@ def read_encoder(bert: Any, config: Any, reader: Reader, head: Head, padding_id:
         attention, output = block.attention.self, block.attention.output
         layers.append(
             Layer(
-                qkv=reader.linear(attention.query, attention.key, attention.value) if index < last else None,
-                q=reader.linear(attention.query) if index == last else None,
-                kv=reader.linear(attention.key, attention.value) if index == last else None,
+                **reader.projections(attention.query, attention.key, attention.value, apart=index == last),
                 out=reader.linear(output.dense),
                 first_norm=reader.norm(output.LayerNorm),
                 up=reader.linear(block.intermediate.dense),

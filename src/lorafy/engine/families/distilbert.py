@@ -32,9 +32,7 @@ def read(model: Any, reader: Reader) -> Encoder:
         attention = block.attention
         layers.append(
             Layer(
-                qkv=reader.linear(attention.q_lin, attention.k_lin, attention.v_lin) if index < last else None,
-                q=reader.linear(attention.q_lin) if index == last else None,
-                kv=reader.linear(attention.k_lin, attention.v_lin) if index == last else None,
+                **reader.projections(attention.q_lin, attention.k_lin, attention.v_lin, apart=index == last),
                 out=reader.linear(attention.out_lin),
                 first_norm=reader.norm(block.sa_layer_norm),
                 up=reader.linear(block.ffn.lin1),
@@ -48,9 +46,9 @@ def read(model: Any, reader: Reader) -> Encoder:
     pre_classifier, classifier = reader.head(model.pre_classifier), reader.head(model.classifier)
     dropout = reader.dropout(model.dropout)
 
-    def head(ops: ModuleType, x: torch.Tensor, keys: torch.Tensor | None) -> torch.Tensor:
+    def head(ops: ModuleType, x: torch.Tensor, seeds: torch.Tensor | None) -> torch.Tensor:
         x = functional.linear(x.float(), pre_classifier.weight, pre_classifier.bias)
-        return functional.linear(ops.drop(x.relu(), dropout, keys), classifier.weight, classifier.bias)
+        return functional.linear(ops.drop(x.relu(), dropout, seeds), classifier.weight, classifier.bias)
 
     return Encoder(
         embeddings,

@@ -1,8 +1,17 @@
 """Mistral: Jiang et al. 2023."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from ...objectives import TOKENS
-from ..llama_like import read
+from ..decoder import Decoder
+from ..llama_like import read_decoder
+from ..weights import Reader
 
 READS = TOKENS
 
-__all__ = ["READS", "read"]
+
+def read(model: Any, reader: Reader) -> Decoder:
+    """model: MistralForCausalLM, peft's adapters inside."""
+    return read_decoder(model, reader, attends_to_all=model.config.sliding_window is None, norms_heads=False)

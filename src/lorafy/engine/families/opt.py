@@ -22,13 +22,10 @@ def read(model: Any, reader: Reader) -> Decoder:
     layers = []
     for index, block in enumerate(body.layers):
         attention = block.self_attn
-        q, k, v = attention.q_proj, attention.k_proj, attention.v_proj
         layers.append(
             Layer(
                 first_norm=reader.norm(block.self_attn_layer_norm),
-                qkv=reader.linear(q, k, v) if index < last else None,
-                q=reader.linear(q) if index == last else None,
-                kv=reader.linear(k, v) if index == last else None,
+                **reader.projections(attention.q_proj, attention.k_proj, attention.v_proj, apart=index == last),
                 gammas=None,
                 epsilon=0.0,
                 out=reader.linear(attention.out_proj),

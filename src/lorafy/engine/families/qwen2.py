@@ -1,8 +1,18 @@
 """Qwen2: Yang et al. 2024."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from ...objectives import TOKENS
-from ..llama_like import read
+from ..decoder import Decoder
+from ..llama_like import read_decoder
+from ..weights import Reader
 
 READS = TOKENS
 
-__all__ = ["READS", "read"]
+
+def read(model: Any, reader: Reader) -> Decoder:
+    """model: Qwen2ForCausalLM, peft's adapters inside."""
+    full = set(model.config.layer_types) == {"full_attention"}
+    return read_decoder(model, reader, attends_to_all=full, norms_heads=False)

@@ -22,8 +22,8 @@ def read(model: Any, reader: Reader) -> Encoder:
     dropouts = reader.dropout(parts.dropout), reader.dropout(parts.dropout)
     dense, out = reader.head(parts, "dense"), reader.head(parts, "out_proj")
 
-    def head(ops: ModuleType, x: torch.Tensor, keys: torch.Tensor | None) -> torch.Tensor:
-        x = functional.linear(ops.drop(x, dropouts[0], keys).float(), dense.weight, dense.bias).tanh()
-        return functional.linear(ops.drop(x, dropouts[1], keys), out.weight, out.bias)
+    def head(ops: ModuleType, x: torch.Tensor, seeds: torch.Tensor | None) -> torch.Tensor:
+        x = functional.linear(ops.drop(x, dropouts[0], seeds).float(), dense.weight, dense.bias).tanh()
+        return functional.linear(ops.drop(x, dropouts[1], seeds), out.weight, out.bias)
 
     return read_encoder(model.roberta, model.config, reader, head, padding_id=model.config.pad_token_id)

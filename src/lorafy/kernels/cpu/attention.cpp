@@ -49,7 +49,7 @@ constexpr i64 BLOCK = 48;  // queries at a time
 
 template <class T>
 void attention(const T* q, i64 ldq, const T* k, i64 ldk, const T* v, i64 ldv, T* out, i64 ldo, float* lse,
-               const Shape shape, const std::int32_t* keys, i64 site, double p) {
+               const Shape shape, const std::int32_t* seeds, i64 site, double p) {
     const i64 most = padded(shape.longest()), D = shape.width, Dp = padded(D), group = shape.heads / shape.kv_heads;
 #pragma omp parallel
     {
@@ -59,7 +59,7 @@ void attention(const T* q, i64 ldq, const T* k, i64 ldk, const T* v, i64 ldv, T*
             for (i64 head = 0; head < shape.heads; head++) {
                 const i64 n = shape.queries(b), count = shape.keys(b), wide = padded(count);
                 const i64 first = shape.q_starts[b], first_key = shape.k_starts[b], kv = head / group;
-                const Dropout dropout(keys, site + head, p);
+                const Dropout dropout(seeds, site + head, p);
                 fetch(k + first_key * ldk + kv * D, ldk, count, D, 1.0f, vs.data, Dp);
                 transpose(vs.data, Dp, count, D, kt.data, most);
                 fetch(v + first_key * ldv + kv * D, ldv, count, D, 1.0f, vs.data, Dp);
@@ -83,9 +83,10 @@ void attention(const T* q, i64 ldq, const T* k, i64 ldk, const T* v, i64 ldv, T*
                         }
                         const float total = sum(totals), inverse = 1.0f / total;
                         lse[row * shape.heads + head] = top + std::log(total);
-                        const u32 key = dropout.row(row);
+                        const u32 row_seed = dropout.row(row);
                         for (i64 j = 0; j < wide; j += 16)
-                            store(s + j, load(s + j) * (dropout.keys ? inverse * dropout.factors(key, j) : all(inverse)));
+                            store(s + j, load(s + j) * (dropout.seeds ? inverse * dropout.factors(row_seed, j)
+                                                                      : all(inverse)));
                     }
                     product(scores.data, most, 1, vs.data, Dp, sums.data, Dp, rows, Dp, count, false);
                     deliver(sums.data, Dp, rows, D, 1.0f, out + (first + start) * ldo + head * D, ldo);
@@ -98,7 +99,7 @@ void attention(const T* q, i64 ldq, const T* k, i64 ldk, const T* v, i64 ldv, T*
 template <class T>
 void attention_backward(const T* d_out, i64 ldo, const T* q, i64 ldq, const T* k, i64 ldk, const T* v, i64 ldv,
                         const float* lse, T* d_q, i64 ld_dq, T* d_k, i64 ld_dk, T* d_v, i64 ld_dv, const Shape shape,
-                        const std::int32_t* keys, i64 site, double p) {
+                        const std::int32_t* seeds, i64 site, double p) {
     const i64 most = padded(shape.longest()), D = shape.width, Dp = padded(D), group = shape.heads / shape.kv_heads;
 #pragma omp parallel
     {
@@ -116,7 +117,7 @@ void attention_backward(const T* d_out, i64 ldo, const T* q, i64 ldq, const T* k
                 std::memset(dk.data, 0, count * Dp * sizeof(float));
                 std::memset(dv.data, 0, count * Dp * sizeof(float));
                 for (i64 head = kv * group; head < (kv + 1) * group; head++) {
-                    const Dropout dropout(keys, site + head, p);
+                    const Dropout dropout(seeds, site + head, p);
                     for (i64 start = 0; start < n; start += BLOCK) {
                         const i64 rows = least(BLOCK, n - start);
                         fetch(q + (first + start) * ldq + head * D, ldq, rows, D, shape.scale, qs.data, Dp);
@@ -127,13 +128,13 @@ void attention_backward(const T* d_out, i64 ldo, const T* q, i64 ldq, const T* k
                             float *s = probs.data + i * most, *g = grads.data + i * most;
                             const i64 row = first + start + i, seen = shape.seen(start + i, n, count);
                             const float shift = lse[row * shape.heads + head];
-                            const u32 key = dropout.row(row);
+                            const u32 row_seed = dropout.row(row);
                             hide(s, seen, wide);
                             v16 products{};  // the sum of P dP over the row
                             for (i64 j = 0; j < wide; j += 16) {
                                 v16 prob = load(s + j), grad = load(g + j);
                                 prob = prob == -INFINITY ? all(0) : exponential(prob - shift);
-                                if (dropout.keys) grad *= dropout.factors(key, j);
+                                if (dropout.seeds) grad *= dropout.factors(row_seed, j);
                                 products += prob * grad;
                                 store(s + j, prob);
                                 store(g + j, grad);
@@ -142,7 +143,7 @@ void attention_backward(const T* d_out, i64 ldo, const T* q, i64 ldq, const T* k
                             for (i64 j = 0; j < wide; j += 16) {
                                 const v16 prob = load(s + j);
                                 store(g + j, prob * (load(g + j) - along));
-                                if (dropout.keys) store(s + j, prob * dropout.factors(key, j));
+                                if (dropout.seeds) store(s + j, prob * dropout.factors(row_seed, j));
                             }
                         }
                         product(grads.data, most, 1, ks.data, Dp, dq.data, Dp, rows, Dp, count, false);
@@ -162,17 +163,17 @@ void attention_backward(const T* d_out, i64 ldo, const T* q, i64 ldq, const T* k
 #define FOR_TYPE(T, suffix)                                                                                            \
     API void attention_##suffix(const T* q, i64 ldq, const T* k, i64 ldk, const T* v, i64 ldv, T* out, i64 ldo,        \
                                 float* lse, const std::int32_t* q_starts, const std::int32_t* k_starts, i64 sequences, \
-                                i64 heads, i64 kv_heads, i64 width, i64 causal, float scale, KEYS) {                   \
+                                i64 heads, i64 kv_heads, i64 width, i64 causal, float scale, DROPOUT) {                \
         const Shape shape{q_starts, k_starts, sequences, heads, kv_heads, width, causal, scale};                       \
-        attention(q, ldq, k, ldk, v, ldv, out, ldo, lse, shape, keys, site, p);                                        \
+        attention(q, ldq, k, ldk, v, ldv, out, ldo, lse, shape, seeds, site, p);                                       \
     }                                                                                                                  \
     API void attention_backward_##suffix(                                                                              \
         const T* d_out, i64 ldo, const T* q, i64 ldq, const T* k, i64 ldk, const T* v, i64 ldv, const float* lse,      \
         T* d_q, i64 ld_dq, T* d_k, i64 ld_dk, T* d_v, i64 ld_dv, const std::int32_t* q_starts,                         \
         const std::int32_t* k_starts, i64 sequences, i64 heads, i64 kv_heads, i64 width, i64 causal, float scale,      \
-        KEYS) {                                                                                                        \
+        DROPOUT) {                                                                                                     \
         const Shape shape{q_starts, k_starts, sequences, heads, kv_heads, width, causal, scale};                       \
-        attention_backward(d_out, ldo, q, ldq, k, ldk, v, ldv, lse, d_q, ld_dq, d_k, ld_dk, d_v, ld_dv, shape, keys,   \
+        attention_backward(d_out, ldo, q, ldq, k, ldk, v, ldv, lse, d_q, ld_dq, d_k, ld_dk, d_v, ld_dv, shape, seeds,  \
                            site, p);                                                                                   \
     }
 

@@ -79,7 +79,7 @@ inline float sum(v16 x) {  // halves are added, eight, four, two
     return (four[0][0] + four[0][2]) + (four[0][1] + four[0][3]);
 }
 
-// ---- dropout: a mask is a function of (row's key, site, column); `factors` in reference.py
+// ---- dropout: a mask is a function of (row's seed, site, column); `factors` in reference.py
 
 constexpr u32 GOLDEN = 0x9e3779b9u;
 
@@ -93,15 +93,18 @@ inline U mix(U x) {  // the finalizer of MurmurHash3
 }
 
 struct Dropout {
-    const std::int32_t* keys;  // one for each row; null: no dropout
+    const std::int32_t* seeds;  // one for each row; null: no dropout
     u32 site, threshold;
     float scale;
-    Dropout(const std::int32_t* keys_, i64 site_, double p)
-        : keys(p > 0 ? keys_ : nullptr), site(u32(site_)), threshold(u32(p * 4294967296.0)), scale(float(1 / (1 - p))) {}
-    u32 row(i64 m) const { return keys ? mix(u32(keys[m]) + site * GOLDEN) : 0; }
-    v16 factors(u32 row_key, i64 column) const {
+    Dropout(const std::int32_t* seeds_, i64 site_, double p)
+        : seeds(p > 0 ? seeds_ : nullptr),
+          site(u32(site_)),
+          threshold(u32(p * 4294967296.0)),
+          scale(float(1 / (1 - p))) {}
+    u32 row(i64 m) const { return seeds ? mix(u32(seeds[m]) + site * GOLDEN) : 0; }
+    v16 factors(u32 row_seed, i64 column) const {
         const u16v places = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-        return mix(row_key + (places + u32(column)) * GOLDEN) >= threshold ? all(scale) : all(0);
+        return mix(row_seed + (places + u32(column)) * GOLDEN) >= threshold ? all(scale) : all(0);
     }
 };
 
@@ -169,4 +172,4 @@ class Scratch {
 }  // namespace
 
 #define API extern "C" __attribute__((visibility("default")))
-#define KEYS const std::int32_t *keys, i64 site, double p
+#define DROPOUT const std::int32_t *seeds, i64 site, double p

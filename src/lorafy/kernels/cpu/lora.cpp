@@ -48,10 +48,10 @@ class Matrices {
 
 // dropout(source) as floats, the first of them in column `first`
 template <class T>
-inline void take(const T* source, i64 count, const Dropout& dropout, u32 key, i64 first, float* target) {
+inline void take(const T* source, i64 count, const Dropout& dropout, u32 row_seed, i64 first, float* target) {
     for (i64 k = 0; k < count; k += 16) {
         v16 x = get(source + k, count - k);
-        if (dropout.keys) x *= dropout.factors(key, first + k);
+        if (dropout.seeds) x *= dropout.factors(row_seed, first + k);
         store(target + k, x);
     }
 }
@@ -103,11 +103,11 @@ inline void lift_tile(T* y, i64 ldy, const float* h, i64 r, const float* w, i64 
             for (int v = 0; v < V; v++) sums[m][v] += h[m * r + j] * right[v];
     }
     for (int m = 0; m < R; m++) {
-        const u32 key = dropout.row(row + m);
+        const u32 row_seed = dropout.row(row + m);
         for (int v = 0; v < V; v++) {
             const i64 column = n + 16 * v;
             v16 update = sums[m][v];
-            if (dropout.keys) update *= dropout.factors(key, column);
+            if (dropout.seeds) update *= dropout.factors(row_seed, column);
             if (bias) update += get(bias + column, N - column);
             T* target = y + m * ldy + column;
             put(target, get(target, N - column) + update, N - column);
@@ -170,7 +170,7 @@ void outer(const T* x, i64 ldx, const float* h, i64 M, i64 r, i64 first, i64 cou
 // y (M x N) += bias, and the update of each part; the parts stand in the order of their columns
 template <class T>
 void lora_forward(const T* x, i64 ldx, T* y, const float* bias, i64 M, i64 K, i64 N, const Part* parts, i64 num_parts,
-                  const std::int32_t* keys) {
+                  const std::int32_t* seeds) {
     const Matrices matrices(parts, num_parts, K);
 #pragma omp parallel
     {
@@ -188,8 +188,8 @@ void lora_forward(const T* x, i64 ldx, T* y, const float* bias, i64 M, i64 K, i6
                     lift(y + first * N + end, N, nullptr, 0, nullptr, 0, bias + end, count, start - end, none, first);
                 if (i == num_parts) break;
                 const Part& part = parts[i];
-                const Dropout dropout(keys, part.site, part.p);
-                if (i == 0 || dropout.keys)  // parts without dropout read the same rows
+                const Dropout dropout(seeds, part.site, part.p);
+                if (i == 0 || dropout.seeds)  // parts without dropout read the same rows
                     for (i64 m = 0; m < count; m++)
                         take(x + (first + m) * ldx, K, dropout, dropout.row(first + m), 0, rows.data + m * padded(K));
                 float* h = part.h + first * part.r;
@@ -205,7 +205,7 @@ void lora_forward(const T* x, i64 ldx, T* y, const float* bias, i64 M, i64 K, i6
 // dx (M x K), where given, += the parts' share; d_A (r x K) and d_B (width x r) where given
 template <class T>
 void lora_backward(const T* x, i64 ldx, const T* dy, i64 ldy, T* dx, i64 M, i64 K, const Part* parts, i64 num_parts,
-                   const std::int32_t* keys) {
+                   const std::int32_t* seeds) {
     const Matrices matrices(parts, num_parts, K);
     i64 widest = 0, most = 0, total = 0, num_blocks = 0;
     const i64 blocks_of_K = (K + COLUMNS - 1) / COLUMNS;
@@ -235,7 +235,7 @@ void lora_backward(const T* x, i64 ldx, const T* dy, i64 ldy, T* dx, i64 M, i64 
                 dots(rows.data, width, matrices.B(i), width, count, part.r, width, target);
                 if (dx)
                     lift(dx + first * K, K, target, part.r, matrices.A(i), padded(K), nullptr, count, K,
-                         Dropout(keys, part.site, part.p), first);
+                         Dropout(seeds, part.site, part.p), first);
                 reduced += M * part.r;
             }
         }
@@ -252,7 +252,8 @@ void lora_backward(const T* x, i64 ldx, const T* dy, i64 ldy, T* dx, i64 M, i64 
             if (rest < blocks_of_K) {
                 if (!part.d_A) continue;
                 const i64 first = rest * COLUMNS, count = least(COLUMNS, K - first);
-                outer(x, ldx, reduced, M, part.r, first, count, Dropout(keys, part.site, part.p), columns.data, sums.data);
+                const Dropout dropout(seeds, part.site, part.p);
+                outer(x, ldx, reduced, M, part.r, first, count, dropout, columns.data, sums.data);
                 for (i64 j = 0; j < part.r; j++)
                     std::memcpy(part.d_A + j * K + first, sums.data + j * COLUMNS, count * sizeof(float));
             } else {
@@ -271,12 +272,12 @@ void lora_backward(const T* x, i64 ldx, const T* dy, i64 ldy, T* dx, i64 M, i64 
 
 #define FOR_TYPE(T, suffix)                                                                                            \
     API void lora_forward_##suffix(const T* x, i64 ldx, T* y, const float* bias, i64 M, i64 K, i64 N,                  \
-                                   const Part* parts, i64 num_parts, const std::int32_t* keys) {                       \
-        lora_forward(x, ldx, y, bias, M, K, N, parts, num_parts, keys);                                                \
+                                   const Part* parts, i64 num_parts, const std::int32_t* seeds) {                      \
+        lora_forward(x, ldx, y, bias, M, K, N, parts, num_parts, seeds);                                               \
     }                                                                                                                  \
     API void lora_backward_##suffix(const T* x, i64 ldx, const T* dy, i64 ldy, T* dx, i64 M, i64 K, const Part* parts, \
-                                    i64 num_parts, const std::int32_t* keys) {                                         \
-        lora_backward(x, ldx, dy, ldy, dx, M, K, parts, num_parts, keys);                                              \
+                                    i64 num_parts, const std::int32_t* seeds) {                                        \
+        lora_backward(x, ldx, dy, ldy, dx, M, K, parts, num_parts, seeds);                                             \
     }
 
 FOR_TYPE(bf16, bf16)

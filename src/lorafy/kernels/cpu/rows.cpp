@@ -41,14 +41,14 @@ void add_norm(const float* residual, const T* y, const float* gamma, const float
               i64 post, float* stream, T* out, T* normed, float* rstd, i64 M, i64 H, const Dropout dropout) {
 #pragma omp parallel for schedule(static)
     for (i64 m = 0; m < M; m++) {
-        const u32 key = dropout.row(m);
+        const u32 row_seed = dropout.row(m);
         float* z = stream + m * H;
         v16 sums{}, squares{};
         for (i64 k = 0; k < H; k += 16) {
             v16 x = get(residual + m * H + k, H - k);
             if (y) {
                 const v16 added = get(y + m * H + k, H - k);
-                x += dropout.keys ? added * dropout.factors(key, k) : added;
+                x += dropout.seeds ? added * dropout.factors(row_seed, k) : added;
             }
             put(z + k, x, H - k);
             sums += x;
@@ -93,12 +93,12 @@ void add_norm_backward(const T* d_out, const float* d_stream, const T* normed, c
             products += d * get(normed + row + k, H - k);
         }
         const float mean = rms ? 0 : sum(sums) / H, along = sum(products) / H, inverse = rstd[m];
-        const u32 key = dropout.row(m);
+        const u32 row_seed = dropout.row(m);
         for (i64 k = 0; k < H; k += 16) {
             v16 d = inverse * (scaled(k) - mean - get(normed + row + k, H - k) * along);
             if (d_sum) d += get(d_sum + row + k, H - k);
             put(d_residual + row + k, d, H - k);
-            if (d_y) put(d_y + row + k, dropout.keys ? d * dropout.factors(key, k) : d, H - k);
+            if (d_y) put(d_y + row + k, dropout.seeds ? d * dropout.factors(row_seed, k) : d, H - k);
         }
     }
 }
@@ -107,9 +107,9 @@ template <class T>
 void drop(const T* x, T* out, i64 M, i64 H, const Dropout dropout) {
 #pragma omp parallel for schedule(static)
     for (i64 m = 0; m < M; m++) {
-        const u32 key = dropout.row(m);
+        const u32 row_seed = dropout.row(m);
         for (i64 k = 0; k < H; k += 16)
-            put(out + m * H + k, get(x + m * H + k, H - k) * dropout.factors(key, k), H - k);
+            put(out + m * H + k, get(x + m * H + k, H - k) * dropout.factors(row_seed, k), H - k);
     }
 }
 
@@ -147,17 +147,18 @@ void activation_backward(const T* d_out, const T* x, T* d_x, i64 M, i64 H, i64 g
 
 #define FOR_TYPE(T, suffix)                                                                                            \
     API void add_norm_##suffix(const float* residual, const T* y, const float* gamma, const float* beta, float epsilon, \
-                               i64 rms, i64 post, float* stream, T* out, T* normed, float* rstd, i64 M, i64 H, KEYS) { \
+                               i64 rms, i64 post, float* stream, T* out, T* normed, float* rstd, i64 M, i64 H,         \
+                               DROPOUT) {                                                                              \
         add_norm(residual, y, gamma, beta, epsilon, rms, post, stream, out, normed, rstd, M, H,                        \
-                 Dropout(keys, site, p));                                                                              \
+                 Dropout(seeds, site, p));                                                                             \
     }                                                                                                                  \
     API void add_norm_backward_##suffix(const T* d_out, const float* d_stream, const T* normed, const float* rstd,     \
                                         const float* gamma, i64 rms, i64 post, float* d_residual, T* d_y, i64 M, i64 H, \
-                                        KEYS) {                                                                        \
+                                        DROPOUT) {                                                                     \
         add_norm_backward(d_out, d_stream, normed, rstd, gamma, rms, post, d_residual, d_y, M, H,                      \
-                          Dropout(keys, site, p));                                                                     \
+                          Dropout(seeds, site, p));                                                                    \
     }                                                                                                                  \
-    API void drop_##suffix(const T* x, T* out, i64 M, i64 H, KEYS) { drop(x, out, M, H, Dropout(keys, site, p)); }     \
+    API void drop_##suffix(const T* x, T* out, i64 M, i64 H, DROPOUT) { drop(x, out, M, H, Dropout(seeds, site, p)); } \
     API void activation_##suffix(const T* x, T* out, i64 M, i64 H, i64 gated, i64 kind) {                              \
         (kind == GELU   ? activation<T, GELU>                                                                          \
          : kind == SILU ? activation<T, SILU>                                                                          \
