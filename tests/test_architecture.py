@@ -15,12 +15,12 @@ import pytest
 
 import lorafy
 from lorafy.config import RunConfig
-from lorafy.contracts import plugin_names
+from lorafy.plugins import plugin_names
 
 SOURCE = Path(lorafy.__file__).parent
 
 FLOORS = {
-    "types": 0, "contracts": 0,
+    "types": 0, "contracts": 0, "plugins": 0,
     "config": 1, "run_directory": 1, "machine": 1, "metrics": 1,
     "formats": 2, "objectives": 2, "encoding": 2, "trackers": 2, "kernels": 2,
     "models": 3, "data": 3, "engine": 3,

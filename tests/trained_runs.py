@@ -11,7 +11,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from lorafy.config.schema import RunConfig
-from lorafy.contracts import load_method, plugin_names
+from lorafy.plugins import load_method, plugin_names
 from lorafy.run_directory import RunDirectory, read_jsonl
 from lorafy.training.display import ProgressDisplay
 from lorafy.workflows.runs import with_run
@@ -81,4 +81,4 @@ def whole_and_resumed(
         kill_after(patch, step)
         with pytest.raises(Killed):
             train(config, folder / "parts")
-    return [whole, train(config, folder / "parts", resume=True)]
+    return whole, train(config, folder / "parts", resume=True)

@@ -1,25 +1,19 @@
 """The seams, as protocols, on one page. A plug-in is one file (or folder) in a seam's folder; its name is that in YAML.
 
-`load_plugin("trackers", "jsonl")` is the whole registry. Another package adds one by an entry point of the group
-`lorafy.<seam>`, such as `lorafy.tasks`, that names its module.
+How it is found: plugins.py.
 """
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .types import Batch, ConfigError, Conversation, Encoded, Example, Features, Finding, LossOutput, Problem
+from .types import Batch, Conversation, Encoded, Example, Features, Finding, LossOutput, Problem
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
-
     from .config.schema import AdapterSection, Columns
     from .metrics import Metric
 
@@ -364,39 +358,3 @@ class Tracker(Protocol):
         """`record` holds `step`, `split` (train or validation) and numbers."""
 
     def close(self) -> None: ...
-
-
-def plugin_names(seam: str) -> list[str]:
-    """The names that a seam's folder offers, and those that other packages add to it."""
-    folder = Path(__file__).parent / seam
-    own = (module.name for module in pkgutil.iter_modules([str(folder)]))
-    return sorted({*own, *(entry.name for entry in _added(seam))})
-
-
-def load_plugin(seam: str, name: str) -> ModuleType:
-    """The module `name` of a seam. Raises ConfigError with the names that exist."""
-    own = Path(__file__).parent / seam
-    if (own / f"{name}.py").is_file() or (own / name / "__init__.py").is_file():
-        return importlib.import_module(f"lorafy.{seam.replace('/', '.')}.{name}")
-    entry = next((entry for entry in _added(seam) if entry.name == name), None)
-    if entry is None:
-        raise ConfigError(Problem(seam, f"'{name}' is not one of {', '.join(plugin_names(seam))}"))
-    return entry.load()
-
-
-def load_method(name: str) -> AdapterMethod:
-    """adapters/: the method of this name."""
-    return load_plugin("adapters", name).METHOD
-
-
-def foreign_method(folder: Path) -> AdapterMethod | None:
-    """The method that loads what another tool wrote in this folder."""
-    methods = map(load_method, plugin_names("adapters"))
-    return next((method for method in methods if method.claims(folder)), None)
-
-
-def _added(seam: str) -> Iterator[EntryPoint]:
-    """What other packages offer. The import is late: `lorafy --help` needs none of it."""
-    import importlib.metadata
-
-    yield from importlib.metadata.entry_points(group=f"lorafy.{seam.replace('/', '.')}")

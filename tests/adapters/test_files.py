@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lorafy import load
-from lorafy.contracts import load_method
 from lorafy.models.precision import Precision
+from lorafy.plugins import load_method
 from lorafy.run_directory import RunDirectory
+from lorafy.tasks.classification import Classification
 from lorafy.types import ModelError
 from lorafy.workflows.load import load_trained
 from lorafy.workflows.save import write_trained
@@ -60,7 +61,7 @@ def test_loaded_equals_in_memory_and_merged_equals_adapter(base_models, sms_csv,
     trained.merge()
     torch.testing.assert_close(trained.logits(inputs, CPU), expected, rtol=FLOAT32_ROUNDING, atol=FLOAT32_ROUNDING)
     assert not any("lora" in name for name, _ in trained.model.named_parameters())
-    assert trained.task.label_names == LABELS
+    assert isinstance(trained.task, Classification) and trained.task.label_names == LABELS
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -75,7 +76,7 @@ def test_an_adapter_of_peft_alone_is_loaded(base_models, sms_csv, tmp_path: Path
         settings = peft.LoraConfig(task_type="SEQ_CLS", r=4, target_modules=targets, modules_to_save=heads)
         model = peft.get_peft_model(base, settings)
         move_trainable(model)
-        model.save_pretrained(tmp_path)
+        model.save_pretrained(str(tmp_path))
     inputs = tokenizer(TEXTS[0], return_tensors="pt")
     assert torch.equal(load_trained(tmp_path).logits(inputs, CPU), logits_of(model, inputs))
     classifier = load(tmp_path)
@@ -92,7 +93,7 @@ def test_an_adapter_over_a_random_pooler_is_refused(tiny_bert: Path, tmp_path: P
         warnings.simplefilter("ignore")
         base = AutoModelForSequenceClassification.from_pretrained(base_folder, num_labels=2)
         settings = peft.LoraConfig(task_type="SEQ_CLS", r=4, target_modules=["query"])
-        peft.get_peft_model(base, settings).save_pretrained(tmp_path / "adapter")
+        peft.get_peft_model(base, settings).save_pretrained(str(tmp_path / "adapter"))
     with pytest.raises(ModelError, match=r"neither .* holds bert\.pooler\.dense\.bias, bert\.pooler\.dense\.weight"):
         load(tmp_path / "adapter")
 

@@ -10,7 +10,7 @@ from families import CLASSIFIERS, FAMILIES, save_family, write_ragged_answers, w
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from language_models import byte_tokenizer
-from lorafy.contracts import plugin_names
+from lorafy.plugins import plugin_names
 from tiny_models import with_dropout
 
 

@@ -14,10 +14,10 @@ from both_paths import Both, build_both, joined, largest_difference, loss_and_gr
 from families import CLASSIFIERS, FAMILIES, LANGUAGE_MODELS
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from lorafy.contracts import plugin_names
 from lorafy.engine.fast_path import read_network
 from lorafy.engine.weights import Unsupported
 from lorafy.objectives import TOKENS
+from lorafy.plugins import plugin_names
 from lorafy.training.paths import StepPath
 from lorafy.types import IGNORE_INDEX, Features
 from tolerances import BFLOAT16_STORED, BFLOAT16_TIMES_TORCH, FLOAT32_ROUNDING

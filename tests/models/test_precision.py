@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lorafy.contracts import load_method
 from lorafy.models import precision
 from lorafy.models.precision import choose_precision
+from lorafy.plugins import load_method
 from tiny_models import make_config
 from trained_runs import metrics, train
 

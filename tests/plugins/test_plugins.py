@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 import typer
+from installation import ADDED
 from rich.console import Console
 from typer.testing import CliRunner
 
 import lorafy
-from conftest import ADDED  # the folder's own
 from lorafy import cli
 from lorafy.cli.arguments import messages
-from lorafy.contracts import load_method, load_plugin, plugin_names
+from lorafy.plugins import load_method, load_plugin, plugin_names
 from lorafy.run_directory import read_jsonl
 from lorafy.types import ConfigError
 from trained_runs import Killed, kill_after
@@ -99,7 +99,12 @@ def test_a_methods_factor_on_the_learning_rate_and_its_state(
 
     optimizers: list[Any] = []
     make = workflow.make_optimizer
-    monkeypatch.setattr(workflow, "make_optimizer", lambda *args: optimizers.append(make(*args)) or optimizers[-1])
+
+    def kept(*args: Any) -> Any:
+        optimizers.append(make(*args))
+        return optimizers[-1]
+
+    monkeypatch.setattr(workflow, "make_optimizer", kept)
     monkeypatch.setattr(type(method), "after_update", watched)
     tree = recipe(base_models["bert"], sms_csv, tmp_path, **sections, train=train)
     with monkeypatch.context() as patch:
@@ -142,7 +147,7 @@ def test_a_model_family(language_bases: dict[str, Path]) -> None:
     from lorafy.engine.fast_path import read_network
     from lorafy.engine.weights import Unsupported
 
-    model = AutoModelForCausalLM.from_pretrained(language_bases["gpt2"]).requires_grad_(False)
+    model: Any = AutoModelForCausalLM.from_pretrained(language_bases["gpt2"]).requires_grad_(False)
     model.config.model_type = "shy-gpt2"
     assert read_network(model, "tokens", torch.float32) is not None
     model.config.model_type = "unknown"

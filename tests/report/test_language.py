@@ -16,8 +16,8 @@ from made_up_run import (
 )
 from test_html import read
 
-from lorafy.contracts import load_method
 from lorafy.metrics import LOGGED_TOKEN_ACCURACY, PERPLEXITY, TOKEN_ACCURACY, Metric
+from lorafy.plugins import load_method
 from lorafy.report import language, plots
 from lorafy.report.classes import ClassView
 from lorafy.report.compare_plot import by_quality, compare_title, draw_compare, draw_quality
@@ -220,7 +220,7 @@ def test_a_comparison_has_figures_costs_and_answers(tmp_path: Path) -> None:
 
 def test_a_comparison_without_answers_has_no_such_columns(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    nothing = {"exact_match": None, "bleu": None, "chrf": None, "rouge_l": None, "samples": []}
+    nothing: dict[str, Any] = {"exact_match": None, "bleu": None, "chrf": None, "rouge_l": None, "samples": []}
     write_json(run.compare_results, {"rows": [row | nothing for row in language_compare_rows()]})
     text = read(run).text
     assert "perplexity ↓" in text

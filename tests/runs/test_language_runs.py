@@ -20,11 +20,12 @@ import lorafy
 from language_models import make_language_model, save_language_model, write_rows
 from lorafy.config import load_config
 from lorafy.config.schema import AdapterSection
-from lorafy.contracts import Attachment, load_method
+from lorafy.contracts import Attachment
 from lorafy.inference.language_model import LanguageModel
 from lorafy.models.parameters import count_parameters
 from lorafy.models.precision import Precision
 from lorafy.models.targets import find_targets, group_targets
+from lorafy.plugins import load_method
 from lorafy.run_directory import RunDirectory, read_json, read_jsonl
 from lorafy.tasks import read_corpus
 from lorafy.tasks.causal_lm import CausalLM
@@ -35,8 +36,8 @@ from tolerances import FLOAT32_ROUNDING
 from trained_runs import assert_same_run, train, whole_and_resumed
 
 PLAIN = Precision(torch.float32, torch.device("cpu"))
-SHORT = {"max_steps": 12, "batch_size": 8, "learning_rate": 1e-2, "save_every": None, "log_every": 4}
-GREEDY = {"temperature": 0.0, "max_new_tokens": 16, "evaluate_prompts": 4}
+SHORT: dict[str, Any] = {"max_steps": 12, "batch_size": 8, "learning_rate": 1e-2, "save_every": None, "log_every": 4}
+GREEDY: dict[str, Any] = {"temperature": 0.0, "max_new_tokens": 16, "evaluate_prompts": 4}
 QUESTIONS = ["What is 2 and 2?", "Tell me a story of a dog named Spot.", "Why?", "你好吗？"]
 
 
@@ -169,7 +170,7 @@ def test_the_merged_model_writes_the_same_tokens_as_the_adapter(stories_run, tmp
     settings = {"temperature": 0.0, "max_new_tokens": 60}
     expected = texts(adapter, **settings)
     assert texts(merged, **settings) == expected
-    tokenizer = AutoTokenizer.from_pretrained(output)
+    tokenizer: Any = AutoTokenizer.from_pretrained(output)
     plain = AutoModelForCausalLM.from_pretrained(output, dtype=torch.float32).eval()
     question = [{"role": "user", "content": QUESTIONS[1]}]
     ids = tokenizer.apply_chat_template(question, add_generation_prompt=True, return_tensors="pt", return_dict=True)
@@ -239,7 +240,7 @@ def test_an_adapter_of_peft_alone_loads_and_writes(language_bases, tmp_path: Pat
         settings = peft.LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"])
         model = peft.get_peft_model(base, settings)
         move_trainable(model, 0.3)
-        model.save_pretrained(tmp_path / "adapter")
+        model.save_pretrained(str(tmp_path / "adapter"))
     loaded = in_float32(tmp_path / "adapter")
     assert isinstance(loaded, LanguageModel) and loaded.has_base
     tokenizer = AutoTokenizer.from_pretrained(base_folder)

@@ -16,9 +16,9 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import lorafy
 from lorafy.config import load_config
-from lorafy.contracts import load_method
 from lorafy.evaluation.verify import TOLERANCES, check_differs, check_reloaded, relative_difference
 from lorafy.models import trained_files as files
+from lorafy.plugins import load_method
 from lorafy.run_directory import RunDirectory
 from lorafy.tasks import read_corpus
 from lorafy.types import ModelError

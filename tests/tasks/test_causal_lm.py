@@ -22,12 +22,12 @@ from language_models import (
     user,
 )
 from lorafy.config.schema import TrainSection
-from lorafy.contracts import load_method
 from lorafy.encoding.conversations import ConversationEncoder
 from lorafy.encoding.prompt import make_renderer
 from lorafy.evaluation.language import SCORE_TOKENS, perplexity, token_sums
 from lorafy.models.precision import Precision
 from lorafy.objectives.tokens import token_losses
+from lorafy.plugins import load_method
 from lorafy.tasks.causal_lm import LOGITS_BYTES, CausalLM
 from lorafy.training.optim import make_optimizer
 from lorafy.training.paths import PlainPath
@@ -352,7 +352,7 @@ def plain_gradient(name: str, task: CausalLM, dtype: torch.dtype) -> tuple[dict[
     for feature in features:
         logits = model(input_ids=torch.tensor([feature.input_ids])).logits[0, :-1]
         losses.append(functional.cross_entropy(logits, torch.tensor(feature.labels[1:]), reduction="sum"))
-    loss = sum(losses) / sum(feature.num_targets for feature in features)
+    loss = sum(losses, torch.zeros((), dtype=dtype)) / sum(feature.num_targets for feature in features)
     loss.backward()
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}, loss.item()
 

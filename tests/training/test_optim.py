@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lorafy.config.schema import TrainSection
-from lorafy.contracts import load_method
+from lorafy.plugins import load_method
 from lorafy.training.optim import learning_rate_at, make_optimizer, warmup_steps
 
 PEAK = 0.5

@@ -13,9 +13,10 @@ from torch.nn import functional
 from transformers import BertConfig, BertForSequenceClassification
 
 from lorafy.config.schema import TrainSection
-from lorafy.contracts import ParameterGroup, load_method
+from lorafy.contracts import ParameterGroup
 from lorafy.models.precision import Precision
 from lorafy.objectives.classes import ClassCrossEntropy
+from lorafy.plugins import load_method
 from lorafy.tasks.classification import Classification
 from lorafy.training.optim import make_optimizer
 from lorafy.training.paths import PlainPath

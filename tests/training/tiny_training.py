@@ -11,9 +11,9 @@ import torch
 from accelerate import Accelerator
 
 from lorafy.config.schema import TrainSection
-from lorafy.contracts import load_method
 from lorafy.data.batches import StepPlan
 from lorafy.models.precision import Precision
+from lorafy.plugins import load_method
 from lorafy.run_directory import RunDirectory
 from lorafy.tasks.classification import Classification
 from lorafy.training.checkpoint import Progress

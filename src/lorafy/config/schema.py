@@ -18,7 +18,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from ..contracts import plugin_names
+from ..plugins import plugin_names
 
 
 def _no_boolean(value: Any) -> Any:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..config.schema import DataSection, RunConfig
-from ..contracts import Records, load_plugin
+from ..contracts import Records
+from ..plugins import load_plugin
 from ..types import DataError, Finding, Problem
 from .sources import Table, read_tables
 from .splits import count_labels, downsample, sample_stratified, split_stratified

@@ -10,12 +10,13 @@ from typing import Any, Protocol
 import torch
 from peft import PeftModel
 
-from ..contracts import Objective, load_plugin, plugin_names
+from ..contracts import Objective
 from ..kernels import compiled, gpu
 from ..kernels.build import CannotBuild, load_library
 from ..kernels.nouns import Linear
 from ..kernels.peft_layer import FusedLinear
 from ..objectives import TEXTS, TOKENS
+from ..plugins import load_plugin, plugin_names
 from ..types import Batch, Features, LossOutput
 from .packed import MAX_TOKENS, Rounding, cut, exactly, pack_sequences, pack_texts, rounded
 from .weights import Reader, Unsupported

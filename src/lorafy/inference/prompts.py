@@ -10,8 +10,8 @@ from io import StringIO
 from pathlib import Path
 
 from ..config.schema import Columns, DataSection
-from ..contracts import load_plugin
 from ..data.sources import read_source
+from ..plugins import load_plugin
 from ..run_directory import write_text
 from ..types import ConfigError, DataError, Message, Problem
 from .generate import Answer

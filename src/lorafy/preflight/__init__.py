@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..config.schema import DataSection
-from ..contracts import load_plugin, plugin_names
 from ..data.corpus import Corpus
+from ..plugins import load_plugin, plugin_names
 from ..types import DataError, Encoded, Finding, Problem
 
 

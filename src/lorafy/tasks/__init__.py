@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ..config.schema import ModelSection, RunConfig
 from ..contracts import Records as Records
-from ..contracts import TaskKind, load_method, load_plugin, plugin_names
+from ..contracts import TaskKind
 from ..data.corpus import Corpus, load_corpus
 from ..encoding.texts import TextEncoder
 from ..models.load import BaseModel, Source, load_with_head
+from ..plugins import load_method, load_plugin, plugin_names
 from ..types import Batch, DataError, Encoded, Example, Features, Finding, ModelError, Problem
 
 
@@ -138,7 +139,7 @@ class HeadTask:
         """Nothing more."""
         return []
 
-    def finish(self, model: Any, validation: Sequence[Features] | None, precision: Any) -> HeadTask:
+    def finish(self, model: Any, validation: Sequence[Features] | None, precision: Any) -> Self:
         """As it is."""
         return self
 
@@ -203,7 +204,7 @@ def outputs_of_head(folder: Path) -> int:
     """How many outputs the trained head of another tool's adapter has. Raises ModelError where it has none."""
     from safetensors.torch import safe_open
 
-    from ..contracts import foreign_method
+    from ..plugins import foreign_method
 
     method = foreign_method(folder)
     assert method is not None, "only a folder with an adapter is asked for its head"

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from ..contracts import AdapterMethod, Attachment, load_method
+from ..contracts import AdapterMethod, Attachment
 from ..models import embedded
 from ..models.load import BaseModel
 from ..models.parameters import ParameterCount, count_parameters
 from ..models.targets import TargetGroup
+from ..plugins import load_method
 from ..types import Finding
 from .prepare import Prepared
 

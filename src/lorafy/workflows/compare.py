@@ -10,7 +10,8 @@ import yaml
 from rich.console import Console
 
 from ..config import RunConfig, config_tree
-from ..contracts import AdapterMethod, TaskKind, load_method, plugin_names
+from ..contracts import AdapterMethod, TaskKind
+from ..plugins import load_method, plugin_names
 from ..run_directory import RunDirectory, next_run_name, write_json, write_text
 from ..tasks import load_kind
 from .draw import draw_report

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..config.schema import ModelSection
-from ..contracts import AdapterMethod, foreign_method, load_method
+from ..contracts import AdapterMethod
 from ..inference.trained import Trained
 from ..models.load import open_source
 from ..models.precision import choose_device, choose_precision
 from ..models.trained_files import MANIFEST, Manifest, read_manifest, tensor_names
+from ..plugins import foreign_method, load_method
 from ..run_directory import RunDirectory, read_json
 from ..tasks import kind_of_adapter, kind_of_model, load_kind
 from ..types import ModelError, Problem, RunError

@@ -9,12 +9,13 @@ from typing import Any
 
 from .. import preflight
 from ..config.schema import RunConfig
-from ..contracts import Task, load_method
+from ..contracts import Task
 from ..data.batches import StepPlan
 from ..data.corpus import Corpus
 from ..machine.garbage import none_collected
 from ..models.load import Source, open_source
 from ..objectives import TOKENS
+from ..plugins import load_method
 from ..tasks import load_kind, read_corpus, writes
 from ..types import Encoded, Features, Finding, ModelError, Problem, UserError
 

@@ -11,11 +11,12 @@ from accelerate import Accelerator
 from rich.console import Console
 
 from ..config import RunConfig, to_yaml
-from ..contracts import Tracker, load_plugin
+from ..contracts import Tracker
 from ..machine.environment import describe_environment
 from ..machine.garbage import kept_from_collection
 from ..models.parameters import hold_frozen_weights
 from ..models.precision import Precision, choose_precision
+from ..plugins import load_plugin
 from ..run_directory import RunDirectory, read_json, write_json, write_text
 from ..training.checkpoint import Progress, disk_faults, remove_later_checkpoints
 from ..training.display import ProgressDisplay
