@@ -43,10 +43,12 @@ class Run:
 
     @property
     def directory(self) -> RunDirectory:
+        """The paths of the run's files."""
         return RunDirectory(self.path)
 
     @cached_property
     def summary(self) -> dict[str, Any]:
+        """summary.json: what was trained, its best validation, seconds, peak memory and size on disk."""
         return read_json(self.directory.summary)
 
     @cached_property

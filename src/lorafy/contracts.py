@@ -22,7 +22,7 @@ class Format(Protocol):
     """formats/: a raw record becomes an Example or a Conversation. Pure."""
 
     PRECEDENCE: int
-    """In which order formats are asked whether they recognise the columns: the lowest first."""
+    """Place in the order in which formats are asked whether they recognise the columns: the lowest first."""
 
     def recognises(self, names: Sequence[str], config: Columns) -> bool:
         """Whether columns with these names, or the recipe's mapping, are of this format."""
@@ -41,7 +41,8 @@ class Format(Protocol):
         row: int,
         label_names: Mapping[str, list[str]],
     ) -> Example | Conversation:
-        """Raises DataError where the record is not of this format; the caller names the row."""
+        """One record as an Example or a Conversation. Raises DataError where it is not of this format; the caller names
+        the row."""
 
 
 class Objective(Protocol):
@@ -53,20 +54,20 @@ class Objective(Protocol):
 
     @property
     def score(self) -> Metric:
-        """What is counted beside the loss, under its key in metrics.jsonl."""
+        """The metric that is counted beside the loss, such as accuracy; it stands under its key in metrics.jsonl."""
 
     def loss(self, model: Any, batch: Batch) -> LossOutput:
-        """The SUM over targets, in fp32, by the model's own forward pass."""
+        """Loss and score SUMMED over the targets, never averaged; fp32, by the model's own forward pass."""
 
     def ignored(self, labels: Any) -> Any:
-        """Labels of the same shape that ask for nothing."""
+        """Labels of the same shape that take no part in the loss."""
 
 
 class TextObjective(Objective, Protocol):
     """An objective that needs no more than the outputs of the head, so that the fast path can serve it too."""
 
     def of_outputs(self, outputs: Any, labels: Any) -> LossOutput:
-        """The SUM over texts. outputs: (B, C), fp32."""
+        """Loss and score SUMMED over texts. outputs: (B, C), fp32; labels: (B,) or (B, C)."""
 
 
 class Task(Protocol):
@@ -81,11 +82,11 @@ class Task(Protocol):
 
     @property
     def objective(self) -> Any:
-        """An Objective."""
+        """What training lowers: an Objective."""
 
     @property
     def tokenizer(self) -> Any:
-        """What is saved beside the weights so that inference reads as training did."""
+        """The tokenizer, saved beside the weights so that inference reads as training did."""
 
     @property
     def max_length(self) -> int:
@@ -93,15 +94,15 @@ class Task(Protocol):
 
     @property
     def max_tokens(self) -> int | None:
-        """Padded tokens of one micro-batch that this task's outputs allow; None: no limit of its own."""
+        """The most padded tokens of one micro-batch that this task's outputs allow; None: no limit of its own."""
 
     @property
     def kind(self) -> TaskKind:
-        """How such tasks come to be, and what they are to people."""
+        """Its TaskKind: how such tasks come to be, and what they are to people."""
 
     @property
     def best_metric(self) -> str:
-        """Which of the validation's metrics chooses the checkpoint."""
+        """Key of the validation metric that chooses the best checkpoint."""
 
     def encode(self, examples: Sequence[Any]) -> Encoded:
         """Every example becomes features or is skipped for a named reason."""
@@ -110,13 +111,13 @@ class Task(Protocol):
         """Pads to `padded_length` of the longest of these features, never to a fixed length."""
 
     def padded_length(self, num_tokens: int) -> int:
-        """T of a batch whose longest sequence has so many tokens."""
+        """T, the padded length in tokens of a batch whose longest sequence has `num_tokens`."""
 
     def measure(self, model: Any, features: Sequence[Features], precision: Any) -> dict[str, float]:
         """The metrics of a validation, `loss` and those of `kind.view.logged` among them. `model` is in eval mode."""
 
     def rank(self, metrics: Mapping[str, float]) -> list[float]:
-        """The greater (as a list), the better: chooses the best checkpoint."""
+        """A validation as a list to compare: the checkpoint with the greatest is the best."""
 
     def probe(self, features: Sequence[Features]) -> dict[str, Any]:
         """A few inputs, to hold models against each other by their outputs."""
@@ -131,14 +132,14 @@ class Task(Protocol):
         """The pretrained model (a BaseModel) that this model section names; a new head's values by the seed."""
 
     def check_data(self, corpus: Any, encoded: Mapping[str, Encoded]) -> list[Finding]:
-        """Its own pre-flight, with tokenizer and features at hand, beside the checks of preflight/."""
+        """Findings of its own pre-flight, with tokenizer and features at hand, beside the checks of preflight/."""
 
     def check_model(self, model: Any) -> list[Finding]:
-        """What the model to be trained, on the CPU, cannot learn."""
+        """Findings on what the model to be trained, still on the CPU, cannot learn."""
 
     def finish(self, model: Any, validation: Sequence[Features] | None, precision: Any) -> Task:
-        """Called once behind the last step, before the model is saved: may change the model, and gives the task as what
-        was trained should be used. validation: features of that split."""
+        """Called once after the last step, before the model is saved: may change the model, and gives the task to use
+        from then on. validation: features of that split."""
 
     def refuse_unknown(self, corpus: Any, split: str) -> None:
         """Raises DataError where a split cannot be scored with what this task knows."""
@@ -225,7 +226,8 @@ class TaskKind(Protocol):
         """The longest sequence in tokens where the recipe names none: attention's cost grows with its square."""
 
     @property
-    def records(self) -> Records: ...
+    def records(self) -> Records:
+        """The records that such tasks learn from."""
 
     @property
     def view(self) -> Any:
@@ -247,7 +249,7 @@ class TaskKind(Protocol):
         """The task of another tool's adapter on a base."""
 
     def check_examples(self, corpus: Any) -> list[Finding]:
-        """Its own pre-flight on the examples, beside the checks of preflight/."""
+        """Findings of its own pre-flight on the examples, before any tokenizer, beside the checks of preflight/."""
 
     def probe_examples(self) -> list[Any]:
         """Some inputs for a model that brings no probe."""
@@ -258,13 +260,13 @@ class AdapterMethod(Protocol):
     that names this one as its base: what is written here is the usual case."""
 
     title: str
-    """As people say it."""
+    """The method's name in messages and tables, such as `head only`."""
     learning_rate: float
-    """The default peak."""
+    """The peak learning rate where the recipe names none."""
     folder: str
-    """Of the run directory: where what was trained is written."""
+    """Name of the folder in the run directory where what was trained is written."""
     weights: str
-    """The file of tensors in it."""
+    """Name of the file of tensors in that folder."""
     keeps_base: bool = True
     """Whether it leaves the base's own weights as they were, so that it needs them again."""
     needs_head: bool = False
@@ -325,7 +327,7 @@ class Attachment:
     """What a method is told of the model and of the run.
 
     head: names of modules beside the base. base_name: how the adapter's file names its base. task_type: peft's.
-    num_steps: of the whole run.
+    num_steps: optimizer steps of the whole run.
     """
 
     config: AdapterSection
@@ -355,6 +357,7 @@ class Tracker(Protocol):
     """trackers/: where metrics go. The file defines `open_tracker(run, resume_step) -> Tracker`."""
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """`record` holds `step`, `split` (train or validation) and numbers."""
+        """Writes one record: `step`, `split` (train or validation) and numbers."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Called once, at the end of the run or where it is interrupted."""

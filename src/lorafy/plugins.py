@@ -49,7 +49,7 @@ def foreign_method(folder: Path) -> AdapterMethod | None:
 
 
 def _added(seam: str) -> Iterator[EntryPoint]:
-    """What other packages offer. The import is late: `lorafy --help` needs none of it."""
+    """Entry points of other packages for this seam. The import is late: `lorafy --help` needs none of it."""
     import importlib.metadata
 
     yield from importlib.metadata.entry_points(group=f"lorafy.{seam.replace('/', '.')}")

@@ -40,7 +40,7 @@ class RunDirectory:
     report = property(lambda self: self.path / "report.html")
 
     def trained_folder(self, name: str) -> Path:
-        """Where a method writes that calls its folder so."""
+        """The folder of a method that calls its folder `name`."""
         folders = {path.name: path for path in (self.adapter, self.model, self.head)}
         return folders[name]
 
@@ -51,11 +51,12 @@ class RunDirectory:
 
     @property
     def is_run(self) -> bool:
-        """A config.yaml alone is somebody's recipe."""
+        """Whether a run began here; a config.yaml alone is somebody's recipe."""
         return self.config.is_file() and self.preflight.is_file()
 
     @property
     def is_finished(self) -> bool:
+        """Whether training is finished and what was trained is there."""
         return self.summary.is_file() and self.trained is not None
 
     def require_free(self) -> None:
@@ -94,6 +95,7 @@ class RunDirectory:
             held.release()
 
     def checkpoint(self, step: int) -> Path:
+        """The folder of the checkpoint of a step."""
         return self.checkpoints / f"step-{step:06d}"
 
     def saved_steps(self) -> list[int]:
@@ -109,6 +111,7 @@ class RunDirectory:
         return read_json(path)["step"] if path.is_file() else None
 
     def name_step(self, name: str, step: int, **facts: Any) -> None:
+        """Writes a step, and facts about it, into checkpoints/best.json or last.json."""
         write_json(self.checkpoints / f"{name}.json", {"step": step, **facts})
 
 
@@ -119,6 +122,7 @@ def next_run_name(output_dir: Path, stem: str) -> str:
 
 
 def numbered_runs(output_dir: Path, stem: str) -> list[int]:
+    """The numbers n of the runs `stem-n` that are there, rising."""
     if not output_dir.is_dir():
         return []
     matches = (re.fullmatch(re.escape(stem) + r"-(\d+)", path.name) for path in output_dir.iterdir())
@@ -143,6 +147,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Writes a text as UTF-8, whole or not at all."""
+
     def write(target: Path) -> None:
         with target.open("w", encoding="utf-8", newline="\n") as file:
             file.write(text)
@@ -153,10 +159,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Writes a value as JSON in UTF-8 (NaN is refused), whole or not at all."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
+    """The value in a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 

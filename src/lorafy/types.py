@@ -70,7 +70,7 @@ class Conversation:
     label: ClassVar[None] = None
     classes: ClassVar[tuple[str, ...]] = ()
     stratum: ClassVar[None] = None
-    """As of an Example: a conversation has no label."""
+    """None, as of an Example without a class: a conversation has no label."""
 
     @property
     def content(self) -> tuple[tuple[str, str], ...]:
@@ -147,7 +147,7 @@ class Batch:
     longest: int
 
     def to(self, device: torch.device) -> Batch:
-        """The same on another device."""
+        """The batch on another device."""
         inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in self.inputs.items()}
         return replace(self, inputs=inputs, labels=self.labels.to(device, non_blocking=True))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -152,9 +153,9 @@ def test_a_models_config_is_read_once(
 
     class Counted(AutoConfig):
         @classmethod
-        def from_pretrained(cls, path: str, **options: Any) -> Any:
-            asked.append(path)
-            return AutoConfig.from_pretrained(path, **options)
+        def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike[str], **kwargs: Any) -> Any:
+            asked.append(str(pretrained_model_name_or_path))
+            return AutoConfig.from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     monkeypatch.setattr(models_load, "AutoConfig", Counted)
     prepare(make_config(base_models["bert"], sms_csv))

@@ -13,7 +13,7 @@ from ..machine.quiet import quiet_transformers
 from ..models.trained_files import head_tensors
 
 ONE_FILE = "1000GB"
-"""Above the size of any model here, so that transformers writes no shards."""
+"""Largest size of one weights file: above any model here, so that transformers writes no shards."""
 
 
 class Full(AdapterMethod):
@@ -27,11 +27,11 @@ class Full(AdapterMethod):
     compare_order = 2
 
     def attach(self, model: Any, request: Attachment) -> Attached:
-        """Everything is trained."""
+        """Makes every parameter trainable."""
         return Attached(model.requires_grad_(True))
 
     def save(self, model: Any, folder: Path, head: Sequence[str]) -> None:
-        """The whole model, in transformers' format."""
+        """Writes the whole model in transformers' format."""
         with quiet_transformers():
             model.save_pretrained(folder, max_shard_size=ONE_FILE)
 

@@ -58,7 +58,7 @@ class Lora(AdapterMethod):
         return Attached(peft_model, groups)
 
     def save(self, model: Any, folder: Path, head: Sequence[str]) -> None:
-        """The adapter in peft's format."""
+        """Writes the adapter in peft's format."""
         with quiet_transformers():
             # No look at the hub for whether the vocabulary was resized: lorafy never resizes it.
             model.save_pretrained(folder, save_embedding_layers=False)
@@ -92,7 +92,7 @@ class Lora(AdapterMethod):
 
     @contextmanager
     def as_base(self, model: Any, head: Sequence[str], load_base: Callable[[], Any]) -> Iterator[Any]:
-        """The same model with A and B switched off, its trained head in place."""
+        """The model with A and B switched off, its trained head in place."""
         _switch(model, False)
         try:
             yield model
@@ -101,7 +101,7 @@ class Lora(AdapterMethod):
 
 
 def _switch(model: Any, enabled: bool) -> None:
-    """A and B alone: peft's disable_adapter would take the trained head out too."""
+    """Switches A and B on or off, nothing else: peft's disable_adapter would take the trained head out too."""
     for module in model.modules():
         if isinstance(module, LoraLayer):
             module.enable_adapters(enabled)
@@ -109,7 +109,7 @@ def _switch(model: Any, enabled: bool) -> None:
 
 @contextmanager
 def quiet_peft() -> Iterator[None]:
-    """Without a deprecation that nobody here can act on, and without a warning of what `Lora.load` refuses."""
+    """Silences a deprecation that nobody here can act on, and a warning of what `Lora.load` refuses."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Found missing adapter keys", category=UserWarning)
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)

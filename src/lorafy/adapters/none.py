@@ -32,7 +32,7 @@ class HeadOnly(AdapterMethod):
         return Attached(model)
 
     def save(self, model: Any, folder: Path, head: Sequence[str]) -> None:
-        """The head's tensors."""
+        """Writes the head's tensors."""
         save_file(head_tensors(model, head), folder / self.weights)
 
     def load(self, base: Any, folder: Path, head: Sequence[str]) -> Any:

@@ -61,7 +61,7 @@ PIPE_WIDTH = 120
 
 
 def messages(as_json: bool = False) -> Console:
-    """Where people read: stdout, or stderr while stdout carries JSON."""
+    """The console for people: stdout, or stderr while stdout carries JSON."""
     from rich.console import Console
 
     stream = sys.stderr if as_json else sys.stdout

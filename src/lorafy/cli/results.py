@@ -41,7 +41,7 @@ def print_results(console: Console, results: dict[str, Any]) -> None:
 
 
 def print_table(console: Console, table: Table) -> None:
-    """Without long explanations; the best of a row is green. What was measured stands above, what is missing below."""
+    """Prints a table with its notes, without its long explanations; the best figure of a row is green."""
     import rich.table
     from rich.text import Text
 

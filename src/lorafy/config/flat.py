@@ -17,7 +17,7 @@ BATCH_NAMES = {PER_DEVICE, ACCUMULATION}
 """Two names for one batch size: the only ones that decide the same key together."""
 
 PER_DEVICE_DEFAULT = 8
-"""transformers.TrainingArguments' default."""
+"""per_device_train_batch_size where a recipe does not give it: transformers.TrainingArguments' default."""
 
 
 def _same(value: Any) -> tuple[Any, ...]:
@@ -52,7 +52,8 @@ def _warmup_ratio(value: Any) -> tuple[Any, ...]:
 
 @dataclass(frozen=True, slots=True)
 class FlatName:
-    """`keys` are what the name decides in the tree; `values` gives one value for each, or a ValueError `what; fix`."""
+    """A flat name. `keys` are what it decides in the tree; `values` gives one value for each, or a ValueError `what;
+    fix`."""
 
     keys: tuple[str, ...]
     note: str = ""

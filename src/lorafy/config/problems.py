@@ -16,7 +16,7 @@ from .flat import FLAT_NAMES, override_name
 from .schema import RunConfig
 
 FIRST_KEYS = {"model": "path", "data": "train", "data.columns": "text", "adapter": "method"}
-"""What somebody means who writes a value where a section belongs, such as `model: minilm`."""
+"""For each section, the key that is meant where a value stands in the section's place: `model: minilm`."""
 
 OTHER_TOOLS = {
     "batch": "train.batch_size",
@@ -74,7 +74,7 @@ def location(detail: ErrorDetails) -> list[str]:
 
 
 def is_section_rule(detail: ErrorDetails) -> bool:
-    """Raised by a section's own rule, which looks at several keys (schema._refuse)."""
+    """Whether a section's own rule, which looks at several keys, raised this error (schema._refuse)."""
     return detail["type"] == "value_error" and isinstance(detail["input"], dict | BaseModel)
 
 

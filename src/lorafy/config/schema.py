@@ -35,7 +35,7 @@ def _three_shares(value: Any) -> Any:
 
 
 def _refuse(mistakes: list[str]) -> None:
-    """For a section's own rules, which look at several keys: one line `key: what is wrong` for each mistake."""
+    """Raises what a section's own rules, which look at several keys, find wrong: a line `key: what is wrong` each."""
     if mistakes:
         raise ValueError("\n".join(mistakes))
 
@@ -197,7 +197,7 @@ class AdapterSection(Section):
 
     @property
     def effective(self) -> dict[str, Any]:
-        """What has an effect under the chosen method."""
+        """The settings, by key, that have an effect under the chosen method."""
         return {"method": self.method} if self.method in WITHOUT_SETTINGS else self.model_dump(mode="json")
 
     @model_validator(mode="after")

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 MICRO_BATCH_COST_TOKENS = 256
-"""What one more forward and backward costs beside its tokens, in tokens (see docs/log.md for the measurement)."""
+"""Cost in tokens of one more forward and backward, beside its own tokens (see docs/log.md for the measurement)."""
 
 FEWEST_EPOCHS, MOST_EPOCHS, FEWEST_STEPS = 3, 10, 150
-"""A few hundred examples learn nothing in three passes (see docs/log.md)."""
+"""Bounds of the default number of epochs, and the steps it should reach: a few hundred examples learn nothing in three
+passes (see docs/log.md)."""
 
 
 @dataclass
@@ -30,15 +31,17 @@ class StepPlan:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Optimizer steps of one epoch, rounded up."""
         return math.ceil(self.num_examples / self.batch_size)
 
     def num_steps(self, num_epochs: float | None, max_steps: int | None) -> int:
-        """Of the whole run. Without either wish: 3 epochs, more where these would be fewer than 150 steps."""
+        """Optimizer steps of the whole run. Without a wish: 3 epochs, up to 10 where 3 are fewer than 150 steps."""
         if num_epochs is None:
             num_epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, math.ceil(FEWEST_STEPS / self.steps_per_epoch)))
         return max_steps or max(1, round(num_epochs * self.steps_per_epoch))
 
     def examples(self, step: int) -> list[int]:
+        """Indices of the step's examples, over all processes: `batch_size` of them, fewer in an epoch's last step."""
         epoch, position = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             self._order = list(range(self.num_examples))
@@ -49,7 +52,7 @@ class StepPlan:
 
 
 def dropout_seed(seed: int, number: int) -> int:
-    """The seed of a step's dropout masks, 63 bits. number: of the step and, with several processes, of this one's share.
+    """The seed of a step's dropout masks, 63 bits. number: step x processes + this process's index.
 
     A digest of both, written down: it is the same in every Python, and neighbours have nothing in common.
     """

@@ -27,15 +27,15 @@ class ConversationRecords:
     loses = "lose their oldest turns or the end of the question (answers stay whole)"
 
     def uses(self, form: str) -> Sequence[str]:
-        """Settings of data that are about turns."""
+        """Keys of the data section that are about turns."""
         return () if form == NO_TURNS else ("system", "thinking", "too_long", "train_on_prompt")
 
     def suits(self, examples: Sequence[Conversation], config: RunConfig) -> str | None:
-        """What else its formats may mean says so itself."""
+        """None: these tasks are the default for their formats; what else a format may mean says so itself."""
         return None
 
     def accept(self, example: Conversation, config: RunConfig) -> Conversation:
-        """As it is."""
+        """The conversation as it is: it has no label to read."""
         return example
 
     def settle(self, splits: dict[str, list[Conversation]], table: Any, config: RunConfig) -> Settled:

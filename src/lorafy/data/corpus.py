@@ -32,7 +32,7 @@ class Corpus:
 
     @property
     def scored_split(self) -> str:
-        """Where results are measured: test, else validation, else nothing was held out."""
+        """Name of the split that results are measured on: test, else validation (absent where nothing was held out)."""
         return "test" if "test" in self.splits else "validation"
 
     def fingerprint(self, split: str) -> str:
@@ -60,8 +60,8 @@ def choose_format(data: DataSection, names: Sequence[str], allowed: Sequence[str
 
 
 def _formats(config: RunConfig, generative: bool, tasks: Mapping[str, Records]) -> list[str]:
-    """Of the task that the recipe names; else of every task, without those that take a model which writes where the
-    model does not or where a label is named."""
+    """Names of the formats that may be meant: those of the task that the recipe names; else of every task, without
+    those that take a model which writes where the model does not or where a label is named."""
     wanted = list(tasks.values()) if config.task == "auto" else [tasks[config.task]]
     if config.task == "auto" and (config.data.columns.label is not None or not generative):
         wanted = [records for records in wanted if not records.needs_writer]
@@ -119,7 +119,8 @@ def _of_each(names: Iterable[str], read: Callable[[str], list[Any]], problems: l
 
 
 def _without_effect(config: RunConfig, form: str, task: str, tasks: Mapping[str, Records]) -> list[Problem]:
-    """A format that the task does not learn from; settings that mean something to other tasks alone."""
+    """Problems of a format that the task does not learn from, and of settings that mean something to other tasks
+    alone."""
     if form not in tasks[task].formats:
         others = " or ".join(name for name, records in tasks.items() if form in records.formats)
         message = f"{task} does not learn from data in the format {form}, but {others} does"
@@ -144,7 +145,7 @@ def _examples(table: Table, data: DataSection, form: str) -> list[Any]:
 
 
 def _each(items: Sequence[Any], read: Callable[[Any], Any], table: Table) -> list[Any]:
-    """Raises DataError for the first item that cannot be read, with how many there are."""
+    """Each item as `read` gives it. Raises DataError for the first that cannot be read, with how many there are."""
     found, wrong = [], []
     for item in items:
         try:

@@ -25,7 +25,7 @@ class ConversationEncoder:
 
     @property
     def tokenizer(self) -> Any:
-        """The renderer's."""
+        """The renderer's tokenizer."""
         return self.renderer.tokenizer
 
     def encode(self, examples: Sequence[Conversation]) -> Encoded:
@@ -112,7 +112,7 @@ class ConversationEncoder:
         return [Features(part, [IGNORE_INDEX, *part[1:]], example.row) for part in parts]
 
     def padded_length(self, num_tokens: int) -> int:
-        """T for a batch whose longest sequence has so many tokens: rounded up, within `max_length`."""
+        """T, in tokens, for a batch whose longest sequence has `num_tokens`: rounded up, within `max_length`."""
         return rounded_up(num_tokens, self.max_length)
 
     def collate(self, features: Sequence[Features]) -> Batch:

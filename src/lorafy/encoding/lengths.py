@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 LENGTH_MULTIPLE = 16
-"""oneDNN compiles a primitive for every shape it has not seen: few lengths are faster than exact ones (docs/log.md)."""
+"""Tokens: padded lengths are multiples of it. oneDNN compiles a primitive for every shape it has not seen: few lengths
+are faster than exact ones (docs/log.md)."""
 
 
 def rounded_up(count: int, most: int) -> int:
-    """The next multiple, within `most`; never below `count`."""
+    """The next multiple of LENGTH_MULTIPLE, in tokens, at most `most`; never below `count`."""
     return max(count, min(-(-count // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, most))
 
 

@@ -25,7 +25,7 @@ PLAIN_TEMPLATE = """\
 {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ 'Assistant:\n' }}{%- endif %}"""
-"""For tokenizers without a chat template (GPT-2, OPT). Saved with the adapter, so that other tools ask the same way."""
+"""Chat template for tokenizers without one (GPT-2, OPT). Saved with the adapter: other tools ask the same way."""
 
 PROBE_TEXT = (
     "The quick brown fox jumps over 13 lazy dogs, 98 % off!\n快速的狐狸 PACK MY BOX WITH FIVE DOZEN JUGS: 0245-67\n"
@@ -35,7 +35,7 @@ PROBE = (Message("user", "Which colour?"), Message("assistant", "quite green"))
 
 @dataclass(frozen=True)
 class Piece:
-    """`trained`: an answer with the end of its turn; else what is given."""
+    """A piece of a conversation's text. `trained`: an answer with the end of its turn; else what is given."""
 
     text: str
     trained: bool
@@ -58,11 +58,12 @@ class Renderer:
 
     @property
     def end_id(self) -> int:
+        """Id of the token that ends an answer."""
         return self.tokenizer.convert_tokens_to_ids(self.end)
 
     @cached_property
     def _leads(self) -> dict[str, list[int]]:
-        """What a piece may follow: a line's end (before an answer), an answer's end."""
+        """Token ids of the two texts that a piece may follow: a line's end (before an answer), an answer's end."""
         return {
             text: self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
             for text in ("\n", self.end)
@@ -70,7 +71,7 @@ class Renderer:
 
     @property
     def fingerprint(self) -> str:
-        """Of all that decides how a question is put: template, settings, and how the tokenizer cuts text."""
+        """sha256 of all that decides how a question is put: template, settings, and how the tokenizer cuts text."""
         probe = self.tokenizer(PROBE_TEXT, add_special_tokens=False, verbose=False)["input_ids"]
         facts = [self.tokenizer.chat_template, self.system, self.thinking, self.end, self.end_id, probe]
         return hashlib.sha256(json.dumps(facts, ensure_ascii=False).encode()).hexdigest()
@@ -131,7 +132,8 @@ class Renderer:
         return [*said, Piece(given.removeprefix(before), False)]
 
     def _pieces(self, messages: Sequence[Message], ends: Sequence[int]) -> list[Piece] | None:
-        """None where an answer's question does not begin with all that was said before it."""
+        """The conversation in pieces, its answers at `ends`; None where an answer's question does not begin with all
+        that was said before it."""
         pieces: list[Piece] = []
         done = ""
         for end in ends:
@@ -206,7 +208,7 @@ def make_renderer(tokenizer: Any, *, system: str | None = None, thinking: bool =
 
 
 def _begin(tokenizer: Any) -> str:
-    """What the tokenizer puts in front of every text, such as OPT's and Llama's <s>."""
+    """Template text for what the tokenizer puts in front of every text, such as OPT's and Llama's <s>."""
     first = tokenizer("a")["input_ids"][0]
     return "{{- bos_token }}" if first == tokenizer.bos_token_id else ""
 

@@ -13,10 +13,10 @@ from .lengths import of_like_length, rounded_up
 
 ENCODE_CHUNK = 1_000
 SCORE_TOKENS = 4_096
-"""Padded tokens of one forward without gradients."""
+"""The most padded tokens of one forward pass without gradients."""
 
 LabelsOf = Callable[[Example], list[int] | list[float]]
-"""What is learned of an example, as `Features.labels` holds it."""
+"""A function from an example to what is learned of it, as `Features.labels` holds it."""
 
 
 def nothing_to_learn(example: Example) -> list[int]:
@@ -26,7 +26,7 @@ def nothing_to_learn(example: Example) -> list[int]:
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """A tokenizer and the longest text in tokens."""
+    """Texts as token ids: a tokenizer, and the longest text in tokens (`max_length`)."""
 
     tokenizer: Any
     max_length: int
@@ -46,7 +46,7 @@ class TextEncoder:
         return Encoded([features[row] for row in range(len(examples))], [])
 
     def _encode_chunk(self, examples: Sequence[Example], labels_of: LabelsOf) -> list[Features]:
-        """All of them pairs, or none."""
+        """One Features an example; all of them are pairs, or none."""
         encoded = self._tokenize(examples, truncation=True)
         token_types = encoded.get("token_type_ids")
         full = [i for i, ids in enumerate(encoded["input_ids"]) if len(ids) >= self.max_length]
@@ -65,7 +65,7 @@ class TextEncoder:
         ]
 
     def _tokenize(self, examples: Sequence[Example], truncation: bool) -> Any:
-        """All of them pairs, or none: a text alone needs no token types."""
+        """What the tokenizer makes of the texts; all of them are pairs, or none: a text alone needs no token types."""
         pairs = [example.text_pair for example in examples if example.text_pair is not None]
         return self.tokenizer(
             [example.text for example in examples],
@@ -78,11 +78,11 @@ class TextEncoder:
         )
 
     def padded_length(self, num_tokens: int) -> int:
-        """T for a batch whose longest text has so many tokens: rounded up, within `max_length`."""
+        """T, in tokens, for a batch whose longest text has `num_tokens`: rounded up, within `max_length`."""
         return rounded_up(num_tokens, self.max_length)
 
     def collate(self, features: Sequence[Features]) -> Batch:
-        """(B, T) with T the longest of these features, rounded up. Padding is masked by position, never by token id."""
+        """Ids (B, T), T the longest of these features, rounded up. Padding is masked by position, never by token id."""
         length = self.padded_length(max(len(feature) for feature in features))
         ids = torch.full((len(features), length), self.tokenizer.pad_token_id, dtype=torch.long)
         mask = torch.zeros(len(features), length, dtype=torch.long)
@@ -116,6 +116,6 @@ class TextEncoder:
 
 
 def label_tensor(features: Sequence[Features]) -> torch.Tensor:
-    """(B,), or (B, C) where several things are learned of each text."""
+    """Labels (B,), or (B, C) where several things are learned of each text."""
     labels = torch.tensor([feature.labels for feature in features])
     return labels[:, 0] if labels.shape[1] == 1 else labels

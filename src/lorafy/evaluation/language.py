@@ -20,24 +20,35 @@ from .text_metrics import text_metrics
 
 BOOTSTRAP_SAMPLES = 1_000
 SCORE_TOKENS = 2_048
-"""Padded tokens of one forward without gradients."""
+"""The most padded tokens of one forward pass without gradients."""
 
 
 class Written(Protocol):
     """An answer that a model wrote."""
 
     @property
-    def text(self) -> str: ...
+    def text(self) -> str:
+        """What the model wrote, unedited, without the token that ends it."""
+        ...
+
     @property
-    def num_tokens(self) -> int: ...
+    def num_tokens(self) -> int:
+        """Tokens that the model wrote, without the one that ends the answer."""
+        ...
+
     @property
-    def ended(self) -> bool: ...
+    def ended(self) -> bool:
+        """Whether it came to its end by itself."""
+        ...
+
     @property
-    def looped(self) -> bool: ...
+    def looped(self) -> bool:
+        """Whether it was stopped because it repeated itself."""
+        ...
 
 
 Write = Callable[[Sequence[Sequence[Message]]], Sequence[Written]]
-"""Answers conversations that end with a question."""
+"""A function from conversations that end with a question to one answer each."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +76,8 @@ def questions(examples: Sequence[Conversation], most: int) -> list[Asked]:
 def token_sums(
     model: Any, encoder: ConversationEncoder, features: Sequence[Features], precision: Precision, max_tokens: int
 ) -> tuple[list[float], list[int], list[int]]:
-    """For each sequence: its targets' losses summed, how many were predicted right, how many there are. max_tokens:
-    padded ones of a forward pass. `model` is in eval mode."""
+    """For each sequence: the SUM of its targets' losses, how many were predicted right, how many there are. max_tokens:
+    the most padded ones of a forward pass. `model` is in eval mode."""
     losses, correct = [0.0] * len(features), [0] * len(features)
     lengths = [len(feature) for feature in features]
     for rows in of_like_length(lengths, encoder.padded_length, min(SCORE_TOKENS, max_tokens)):
@@ -80,7 +91,7 @@ def token_sums(
 
 
 def perplexity(loss: float) -> float:
-    """exp of a mean loss; what is too great for a float is told as its greatest."""
+    """e to the power of a mean loss per token; what is too great for a float is told as its greatest."""
     return math.exp(min(loss, 700.0))
 
 
@@ -93,7 +104,8 @@ def score(
     precision: Precision,
     max_tokens: int,
 ) -> tuple[dict[str, Any], list[Written]]:
-    """`metrics` of eval_results.json, of a model in eval mode, and the answers that it wrote."""
+    """`metrics` of eval_results.json (the loss is the mean over target tokens), and the answers that were written.
+    `model` is in eval mode."""
     losses, correct, targets = token_sums(model, encoder, encoded.features, precision, max_tokens)
     loss = sum(losses) / sum(targets)
     low, high = _bootstrap_loss(losses, targets)

@@ -18,7 +18,7 @@ Z_95 = 1.959964  # normal quantile of a two-sided 95 % interval
 
 
 def classification_metrics(scores: torch.Tensor, labels: torch.Tensor, label_names: Sequence[str]) -> dict[str, Any]:
-    """scores: logits (N, C); labels: (N,) class indices.
+    """`metrics` of eval_results.json. scores: logits (N, C); labels: (N,) class indices.
 
     `accuracy_interval` is Wilson's 95 % interval, `f1_macro_interval` a bootstrap of 1,000 resamples (seed 0).
     A class that occurs neither in labels nor in predictions has F1 0 and takes no part in the macro average.
@@ -89,7 +89,7 @@ def class_indices(features: Sequence[Features]) -> torch.Tensor:
 
 
 def quick_metrics(scores: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    """What the training loop asks for: mean loss, accuracy, macro F1. scores: logits (N, C); labels: (N,)."""
+    """Metrics of a validation: mean loss over texts, accuracy, macro F1. scores: logits (N, C); labels: (N,)."""
     predicted = scores.argmax(-1)
     return {
         "loss": functional.cross_entropy(scores.double(), labels).item(),

@@ -1,4 +1,4 @@
-"""Where a classifier is most wrong."""
+"""The mistakes of which a classifier is surest."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ MOSTLY = 0.3
 
 
 def text_metrics(answers: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """answers: one a prompt; references: one or more a prompt, of which the nearest counts.
+    """How near answers come to references, over all prompts. answers: one a prompt; references: one or more a prompt,
+    of which the nearest counts.
 
     exact_match: share of answers equal to a reference but for white space at the ends, with Wilson's 95 % interval.
     bleu, chrf: sacrebleu's corpus scores, 0 to 100; BLEU cuts Chinese and Japanese into characters where they are

@@ -18,15 +18,17 @@ float32: about 2**-23 a product, over some dozen layers whose order of summation
 bfloat16, float16: about 16 units of 2**-8 and 2**-11, for a machine that rounds in another order than the trainer's.
 """
 SAME_MACHINE = 1e-5
-"""Where device, precision, threads and torch are the trainer's own, the same products are done in the same order."""
+"""The tolerance where device, precision, threads and torch are the trainer's own: the same products in the same
+order."""
 
 DIFFERENT = 1e-5
-"""Above float32's rounding: an adapter that does less has learned nothing, or is not in use."""
+"""The smallest relative difference from the base, above float32's rounding: an adapter that does less has learned
+nothing, or is not in use."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """`figure` is held against `tolerance`: at most for equality, more than for difference."""
+    """One check. `figure` is held against `tolerance`: at most for equality, more than for difference."""
 
     name: str
     meaning: str
@@ -43,16 +45,19 @@ def relative_difference(left: torch.Tensor, right: torch.Tensor) -> float:
 
 
 def check_unchanged(found_sha256: str, recorded_sha256: str) -> Check:
+    """The file of weights has the sha256 that training recorded; figure: 0, or 1 where it changed."""
     changed = float(found_sha256 != recorded_sha256)
     return Check("file_unchanged", "the weights file has the sha256 that training recorded", not changed, changed, 0.0)
 
 
 def check_base(found: str, recorded: str) -> Check:
+    """The base has the fingerprint that training recorded; figure: 0, or 1 where it changed."""
     changed = float(found != recorded)
     return Check("same_base", "the base model's weights are those it was trained on", not changed, changed, 0.0)
 
 
 def check_reloaded(reloaded: torch.Tensor, in_memory: torch.Tensor, dtype: str, same_machine: bool) -> Check:
+    """Logits of the model from disk against those in memory after training; figure: their relative difference."""
     figure = relative_difference(reloaded, in_memory)
     tolerance = SAME_MACHINE if same_machine else TOLERANCES[dtype]
     meaning = "loaded from disk, the model gives the logits that it gave in memory after training"
@@ -60,12 +65,14 @@ def check_reloaded(reloaded: torch.Tensor, in_memory: torch.Tensor, dtype: str, 
 
 
 def check_merged(merged: torch.Tensor, adapter: torch.Tensor) -> Check:
+    """Logits of the merged model against those with the adapter, float32; figure: their relative difference."""
     figure, tolerance = relative_difference(merged, adapter), TOLERANCES["float32"]
     meaning = "merged into the base's weights, the adapter gives the same logits (float32)"
     return Check("merged_equals_adapter", meaning, figure <= tolerance, figure, tolerance)
 
 
 def check_differs(trained: torch.Tensor, base: torch.Tensor) -> Check:
+    """Logits of the trained model against its base's, float32; figure: their relative difference."""
     figure, tolerance = relative_difference(trained, base), DIFFERENT
     meaning = "its logits differ from those of the base model (a classifier's: under the same head)"
     return Check("differs_from_base", meaning, figure > tolerance, figure, tolerance)

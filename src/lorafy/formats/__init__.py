@@ -29,7 +29,7 @@ class ColumnSearch:
         return name
 
     def usual(self, part: str, candidates: Sequence[str]) -> str | None:
-        """The first of the usual names that is there, in any letter case."""
+        """The first of the usual names that is there, in any letter case; None, and a mistake more, where none is."""
         for candidate in candidates:
             if candidate in self.by_lower:
                 return self.by_lower[candidate]
@@ -78,7 +78,7 @@ def cell(record: Mapping[str, Any], column: str, part: str, row: int) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """A number is its digits; None and NaN, which is how data frames write a missing cell, are empty."""
+    """A cell's text: a number is its digits; None and NaN, which is how data frames write a missing cell, are empty."""
     return "" if value is None or value != value else str(value)
 
 

@@ -29,7 +29,7 @@ PICTURES = ("image", "image_url", "input_image", "video", "video_url")
 
 
 def recognises(names: Sequence[str], config: Columns) -> bool:
-    """A column of turns, named in the recipe or by its usual names."""
+    """Whether there is a column of turns, named in the recipe or by its usual names."""
     return config.messages is not None or any(name.lower() in USUAL_MESSAGES for name in names)
 
 

@@ -28,7 +28,7 @@ USUAL_COMPLETION = tuple(dict.fromkeys(completion for _, completion in USUAL_PAI
 
 
 def recognises(names: Sequence[str], config: Columns) -> bool:
-    """A question or an answer named in the recipe, or both by their usual names."""
+    """Whether a question or an answer is named in the recipe, or both are there by their usual names."""
     if config.prompt is not None or config.completion is not None:
         return True
     return _usual_pair(ColumnSearch(names, ""), None, None) is not None

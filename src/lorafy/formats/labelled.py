@@ -34,7 +34,7 @@ USUAL_LABEL = ("label", "labels", "category", "class", "target", "sentiment", "v
 
 
 def recognises(names: Sequence[str], config: Columns) -> bool:
-    """A column of labels, named in the recipe or by its usual names."""
+    """Whether there is a column of labels, named in the recipe or by its usual names."""
     return config.label is not None or any(name.lower() in USUAL_LABEL for name in names)
 
 

@@ -14,7 +14,7 @@ USUAL_TEXT = ("text", "content", "story", "document")
 
 
 def recognises(names: Sequence[str], config: Columns) -> bool:
-    """A text named in the recipe without a label, or a column with a usual name."""
+    """Whether a text is named in the recipe without a label, or a column has a usual name."""
     if config.text is not None and config.label is None:
         return True
     return any(name.lower() in USUAL_TEXT for name in names)

@@ -16,10 +16,9 @@ from .generate import Answer, generate
 
 @dataclass
 class Chat:
-    """speakers: gives the model that answers, the tuned one or (True) the base; both in eval mode on the device.
-
-    `history` holds the messages so far; `num_forgotten` counts the turns that no longer fit into the context.
-    """
+    """A conversation that remembers. `history` holds the messages so far; `num_forgotten` counts the turns that no
+    longer fit into the context. speakers: gives the model that answers, the tuned one or (True) the base; both in eval
+    mode on the device."""
 
     speakers: Callable[[bool], AbstractContextManager[Any]]
     encoder: ConversationEncoder
@@ -42,6 +41,7 @@ class Chat:
         return self._answer(self.history[:-1], on_text)
 
     def reset(self) -> None:
+        """Forgets all that was said; the system message and the settings stay."""
         self.history, self.num_forgotten = [], 0
 
     def _answer(self, messages: list[Message], on_text: Callable[[str], None] | None) -> Answer:
@@ -64,7 +64,7 @@ class Chat:
         return messages if self.system is None else [Message("system", self.system), *messages]
 
     def _within_context(self, messages: list[Message]) -> list[Message]:
-        """Without the oldest turns where question and a full answer would not fit."""
+        """The messages without the oldest turns, where question and a full answer would not fit."""
         room = max(self.encoder.context_length - self.settings.max_new_tokens, self.encoder.context_length // 2)
         while len(messages) > 2 and len(self.encoder.renderer.question_ids(self._with_system(messages))) > room:
             messages = messages[2:]

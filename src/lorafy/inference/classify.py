@@ -13,7 +13,8 @@ from .trained import Trained
 
 @dataclass(frozen=True)
 class Prediction:
-    """`probabilities` maps every label name to its softmax probability; `probability` is the predicted label's."""
+    """The predicted label of one text. `probabilities` maps every label name to its softmax probability; `probability`
+    is the predicted label's."""
 
     text: str
     label: str
@@ -23,12 +24,12 @@ class Prediction:
 
     @property
     def shown(self) -> str:
-        """What is predicted, as a line of the terminal begins."""
+        """The label and its probability in per cent, as a line of the terminal begins."""
         return f"{self.label}\t{self.probability:.1%}"
 
     @property
     def cells(self) -> dict[str, Any]:
-        """A row of a csv file, a column for each probability."""
+        """A row of a csv file by column, one column for each probability (0 to 1)."""
         shares = {f"probability_{name}": f"{value:.6f}" for name, value in self.probabilities.items()}
         return {"text": self.text, "label": self.label, "probability": f"{self.probability:.6f}", **shares}
 
@@ -51,5 +52,5 @@ class Classifier(TextReader):
         return predictions
 
     def predict(self, texts: Sequence[TextPair]) -> list[Prediction]:
-        """The same, under the name that every model which reads texts has."""
+        """`classify`, under the name that every model which reads texts has."""
         return self.classify(texts)

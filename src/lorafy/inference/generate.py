@@ -22,16 +22,18 @@ from ..types import DataError, Message, Problem
 BATCH_SIZE = 16
 LONGEST_PERIOD = 64
 LOOP_REPEATS, LOOP_TOKENS = 4, 48
-"""So many equal stretches, and at least so many tokens of them: a table's ruler is shorter, a real loop has no end."""
+"""A loop is so many equal stretches, and at least so many tokens of them: a table's ruler is shorter, a real one never
+ends."""
 
 NEUTRAL = {"num_beams": 1, "min_length": 0, "min_new_tokens": 0, "no_repeat_ngram_size": 0, "suppress_tokens": []}
 NEUTRAL_SAMPLING = {"min_p": 0.0, "typical_p": 1.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0}
-"""What is not said takes the model's own value: a generation_config.json with beams would change greedy answers."""
+"""Settings of generate() that switch a feature off. What is not said takes the model's own value: a
+generation_config.json with beams would change greedy answers."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """`text` is what the model wrote, unedited. `ended`: it came to its end by itself; else it was stopped in a loop
+    """What a model wrote: `text`, unedited. `ended`: it came to its end by itself; else it was stopped in a loop
     (`looped`), where the model reads no more (`full`), or at max_new_tokens."""
 
     text: str
@@ -130,7 +132,7 @@ def _generate_batch(
 
 
 def stop_ids(model: Any, encoder: ConversationEncoder) -> set[int]:
-    """The end that was trained, and whatever the model's makers say ends its texts."""
+    """Ids of the tokens that end an answer: the one that was trained, and those that the model's makers name."""
     own = model.generation_config.eos_token_id
     return {encoder.renderer.end_id, *(own if isinstance(own, list) else [] if own is None else [own])}
 
@@ -138,7 +140,7 @@ def stop_ids(model: Any, encoder: ConversationEncoder) -> set[int]:
 def _generation_config(
     model: Any, settings: GenerationSection, room: int, ends: set[int], pad_token_id: int
 ) -> GenerationConfig:
-    """Ours in everything that shapes the text; of the model's own file only what the machinery needs."""
+    """The settings: ours in everything that shapes the text; of the model's own file only what the machinery needs."""
     sampled = settings.temperature > 0
     return GenerationConfig(
         **(NEUTRAL | (NEUTRAL_SAMPLING if sampled else {})),
@@ -167,7 +169,7 @@ def is_looping(ids: Sequence[int]) -> bool:
 
 
 class LoopStop(StoppingCriteria):
-    """Stops a row of a batch where it repeats itself. `length`: its new tokens at that moment, else None."""
+    """Stops a row of a batch where it repeats itself. `length`: a row's new tokens at that moment, else None."""
 
     def __init__(self, prompt_length: int, num_rows: int):
         self.prompt_length = prompt_length

@@ -16,7 +16,7 @@ Prompt = str | Sequence[Message]
 
 
 class LanguageModel:
-    """Ready to answer: `load("runs/daily-1").generate(["a question"])`.
+    """A language model, ready to answer: `load("runs/daily-1").generate(["a question"])`.
 
     The adapter stays beside the base's weights, so that both can be asked; what is trained is what answers.
     """
@@ -30,11 +30,12 @@ class LanguageModel:
 
     @property
     def has_base(self) -> bool:
-        """False for a base model itself, which has nothing to be compared with."""
+        """Whether its base can be asked too; False for a base model itself, which has nothing to be compared with."""
         return self._speakers.has_base
 
     def generate(self, prompts: Sequence[Prompt], *, base: bool = False, **settings: Any) -> list[Answer]:
-        """An answer to each prompt (a question, or messages that end with one). `settings`: of `generation`."""
+        """An answer to each prompt (a question, or messages that end with one). settings: `generation` keys to
+        change."""
         questions = [[Message("user", prompt)] if isinstance(prompt, str) else list(prompt) for prompt in prompts]
         return self._generate(questions, base, GenerationSection(**(self._settings.model_dump() | settings)))
 

@@ -58,7 +58,7 @@ def _questions_of(path: Path) -> list[tuple[int, list[Message]]]:
 
 
 def write_answers(prompts: Sequence[str], answers: Mapping[str, Sequence[Answer]], path: Path) -> None:
-    """As .csv or .jsonl: a row a prompt, and the text (jsonl: all that is known) of each voice."""
+    """Writes .csv or .jsonl: a row a prompt, and the text (jsonl: all that is known) of each voice."""
     if path.suffix.lower() == ".jsonl":
         rows = [
             {"prompt": prompt, **{name: asdict(several[index]) for name, several in answers.items()}}

@@ -15,17 +15,17 @@ TextPair = str | tuple[str, str]
 
 
 class Prediction(Protocol):
-    """What is said of one text, whatever it is: a dataclass, whose fields are a record of JSON."""
+    """What a model with a head says of one text: a dataclass, whose fields are a record of JSON."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def text(self) -> str:
-        """What was read."""
+        """The text that was read; of a pair, the first."""
 
     @property
     def truncated(self) -> bool:
-        """Whether only its start was read."""
+        """Whether only the text's start was read."""
 
     @property
     def shown(self) -> str:
@@ -33,7 +33,7 @@ class Prediction(Protocol):
 
     @property
     def cells(self) -> dict[str, Any]:
-        """A row of a csv file."""
+        """A row of a csv file: text by column."""
 
 
 class TextReader:

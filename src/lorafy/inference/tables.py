@@ -20,7 +20,7 @@ from .read_texts import TextPair
 
 
 def read_texts(texts: Sequence[str] | None, input_file: Path | None, column: str | None) -> list[TextPair]:
-    """From exactly one place; an empty line of stdin or of a .txt file is no text."""
+    """The texts, from exactly one place: arguments, file or stdin. An empty line of stdin or of a .txt file is none."""
     if texts and input_file:
         raise ConfigError(Problem("predict", "texts and --input are both given", "give one of them"))
     is_table = input_file is not None and input_file.suffix.lower() != ".txt"
@@ -83,7 +83,7 @@ def check_output(path: Path | None) -> None:
 
 
 def write_predictions(predictions: Sequence[Any], path: Path) -> None:
-    """Predictions of any kind: .jsonl holds all that is in them, .csv their `cells`."""
+    """Writes predictions of any kind: .jsonl holds all that is in them, .csv their `cells`."""
     check_output(path)
     if path.suffix.lower() == ".jsonl":
         write_text(path, "".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in predictions))

@@ -20,7 +20,7 @@ from ..models.trained_files import PROBE, Manifest
 
 
 class State(Enum):
-    """Of a Trained, each reached from one before it."""
+    """How far a Trained has come; each state is reached from one before it."""
 
     LOADED = "in float32, as it lies on disk: what was trained stands beside the base's weights"
     MERGED = "in float32, one ordinary model"
@@ -46,26 +46,27 @@ class Trained:
     state: State = State.LOADED
 
     def merge(self) -> None:
-        """LOADED or MERGED -> MERGED."""
+        """Folds what was trained into the base's weights: one ordinary model. LOADED or MERGED -> MERGED."""
         self._require(State.LOADED, State.MERGED)
         if self.method is not None and self.state is State.LOADED:
             self.model = self.method.merge(self.model)
         self.state = State.MERGED
 
     def place(self) -> None:
-        """LOADED or MERGED -> READY, its weights in float32."""
+        """Moves the model to its device, its weights in float32. LOADED or MERGED -> READY."""
         self._require(State.LOADED, State.MERGED)
         self.model.to(self.precision.device).eval()
         self.state = State.READY
 
     def settle(self) -> None:
-        """LOADED or MERGED -> READY, its linear weights in the products' dtype: half of the memory in bfloat16."""
+        """Freezes the model and moves it to its device, its linear weights in the products' dtype: half of the memory
+        in bfloat16. LOADED or MERGED -> READY."""
         self.model.requires_grad_(False)
         hold_frozen_weights(self.model, self.precision.dtype)
         self.place()
 
     def release(self) -> None:
-        """-> RELEASED: two models of some billion values do not fit beside each other."""
+        """Lets the weights go: two models of some billion values do not fit beside each other. -> RELEASED."""
         self.model, self.base = None, replace(self.base, model=None)
         self.state = State.RELEASED
 
@@ -78,7 +79,7 @@ class Trained:
 
     @torch.inference_mode()
     def base_logits(self, inputs: Mapping[str, torch.Tensor], precision: Precision) -> torch.Tensor:
-        """The same without what was learned. LOADED."""
+        """The task's outputs on a probe without what was learned, fp32, on the CPU. LOADED."""
         self._require(State.LOADED)
         assert self.method is not None, "a model as it comes has learned nothing here"
 
@@ -115,7 +116,7 @@ class Trained:
 
 
 def outputs_on_probe(task: Task, model: Any, inputs: Mapping[str, torch.Tensor], precision: Precision) -> torch.Tensor:
-    """What `model`, on the precision's device, says of a probe: fp32, on the CPU."""
+    """The task's outputs of `model`, which is on the precision's device, on a probe: fp32, on the CPU."""
     placed = {name: tensor.to(precision.device) for name, tensor in inputs.items()}
     with precision.autocast():
         return task.probe_outputs(model, placed)
@@ -131,7 +132,7 @@ class Speakers:
 
     @property
     def has_base(self) -> bool:
-        """False for a model as it comes, which is its own base."""
+        """Whether the base is another model; False for a model as it comes, which is its own base."""
         return self._trained.folder is not None
 
     @contextmanager
@@ -145,7 +146,7 @@ class Speakers:
             yield model
 
     def _load(self) -> Any:
-        """Loaded when it is first asked, and kept."""
+        """The base model: loaded when it is first asked, and kept."""
         if self._base is None:
             self._base = self._trained.original()
         return self._base

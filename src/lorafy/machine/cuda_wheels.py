@@ -37,7 +37,7 @@ class CudaWheel:
         return driver_cuda >= self.driver_cuda
 
     def supports_gpu(self, capability: tuple[int, int]) -> bool:
-        """Machine code runs on later minor versions of its major version: 8.6 on an 8.9."""
+        """Whether it has code for this GPU: that runs on later minor versions of its major version, 8.6 on an 8.9."""
         lowest, highest = self.gpus
         return lowest <= capability and capability[0] <= highest[0]
 

@@ -44,7 +44,7 @@ class NvidiaFacts:
 
 @dataclass(frozen=True, slots=True)
 class TorchFacts:
-    """`cuda_build` is torch.version.cuda (None in a CPU build), `hip_build` the same for AMD."""
+    """What torch says. `cuda_build` is torch.version.cuda (None in a CPU build), `hip_build` the same for AMD."""
 
     version: str
     num_threads: int

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def none_collected() -> Iterator[None]:
-    """While examples are made: a quarter of the time went into looking for garbage among them."""
+    """No collection while examples are made: a quarter of the time went into looking for garbage among them."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -21,7 +21,7 @@ def none_collected() -> Iterator[None]:
 
 @contextmanager
 def kept_from_collection() -> Iterator[None]:
-    """What is there now is not looked at until the end: half a second each time on all of SST-2."""
+    """Takes what is there now out of collection until the end: it costs half a second each time on all of SST-2."""
     gc.freeze()
     try:
         yield

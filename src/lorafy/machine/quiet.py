@@ -11,7 +11,7 @@ from transformers.utils import logging as transformers_logging
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No warnings and no progress bars of transformers inside."""
+    """Switches warnings and progress bars of transformers off inside."""
     verbosity = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
@@ -26,7 +26,7 @@ def quiet_transformers() -> Iterator[None]:
 
 @contextmanager
 def quiet_datasets() -> Iterator[None]:
-    """No progress bars of datasets inside."""
+    """Switches progress bars of datasets off inside."""
     shown = not datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:

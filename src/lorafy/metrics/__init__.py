@@ -52,7 +52,7 @@ class Metric:
         return (metrics or {}).get(f"{self.key}_interval")
 
     def interval(self, metrics: Mapping[str, Any] | None) -> str:
-        """`95.1 to 98.8 %`, or nothing."""
+        """Its 95 % interval as text, `95.1 to 98.8 %`, or nothing."""
         bounds = self.bounds(metrics)
         if not bounds:
             return ""
@@ -67,7 +67,7 @@ class Metric:
         return [value is not None and self.write(value) == top for value in values]
 
     def rank(self, value: float | None) -> float:
-        """The greater, the better; what was not measured comes last."""
+        """A sort key: the greater, the better; what was not measured comes last."""
         if value is None:
             return float("-inf")
         return -value if self.higher_is_better is False else value
@@ -94,7 +94,7 @@ TOKEN_ACCURACY = Metric(
     numbers.percent,
 )
 LOGGED_TOKEN_ACCURACY = Metric("accuracy", "token accuracy", TOKEN_ACCURACY.meaning, numbers.percent)
-"""The same in metrics.jsonl, where each objective's share of right answers is `accuracy`."""
+"""TOKEN_ACCURACY in metrics.jsonl, where each objective's share of right answers is `accuracy`."""
 
 EXACT_MATCH = Metric("exact_match", "exact match", "answers that equal a reference", numbers.percent)
 BLEU = Metric("bleu", "BLEU", "word n-grams shared with a reference, 0 to 100", numbers.score)

@@ -9,7 +9,7 @@ ABSENT = "–"
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """0.975 -> `97.5 %`. What only rounds to 0 or 100 says so, so that `100.0 %` means every single one."""
+    """A share: 0.975 -> `97.5 %`. What only rounds to 0 or 100 says so: `100.0 %` means every single one."""
     if share is None:
         return ABSENT
     step = 10.0**-digits
@@ -21,14 +21,14 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 
 def interval(bounds: Sequence[float] | None) -> str:
-    """[0.951, 0.988] -> `95.1 to 98.8 %`."""
+    """Both ends of an interval, as shares: [0.951, 0.988] -> `95.1 to 98.8 %`."""
     if bounds is None:
         return ABSENT
     return f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f} %"
 
 
 def perplexity(value: float | None) -> str:
-    """6.7512 -> `6.75`, 24.08 -> `24.1`, 51234.5 -> `51,234`."""
+    """A perplexity: 6.7512 -> `6.75`, 24.08 -> `24.1`, 51234.5 -> `51,234`."""
     if value is None:
         return ABSENT
     if round(value, 1) >= 100:
@@ -37,12 +37,12 @@ def perplexity(value: float | None) -> str:
 
 
 def score(value: float | None) -> str:
-    """21.34 -> `21.3`: BLEU and what else goes to 100."""
+    """BLEU and what else goes to 100: 21.34 -> `21.3`."""
     return ABSENT if value is None else f"{value:,.1f}"
 
 
 def size(num_bytes: float | None) -> str:
-    """2516582 -> `2.4 MiB`."""
+    """Bytes: 2516582 -> `2.4 MiB`."""
     if num_bytes is None:
         return ABSENT
     if num_bytes < 1024:
@@ -56,7 +56,7 @@ def size(num_bytes: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """0.84 -> `0.84 s`, 192 -> `3 min 12 s`, 7500 -> `2 h 05 min`."""
+    """Seconds: 0.84 -> `0.84 s`, 192 -> `3 min 12 s`, 7500 -> `2 h 05 min`."""
     if seconds is None:
         return ABSENT
     if seconds < 59.95:
@@ -69,12 +69,12 @@ def duration(seconds: float | None) -> str:
 
 
 def count(number: float | None) -> str:
-    """23000000 -> `23,000,000`."""
+    """A whole number: 23000000 -> `23,000,000`."""
     return ABSENT if number is None else f"{number:,.0f}"
 
 
 def short_count(number: float | None) -> str:
-    """23000000 -> `23.0 M`; up to 9,999 every digit is written."""
+    """A whole number, short: 23000000 -> `23.0 M`; up to 9,999 every digit is written."""
     if number is None:
         return ABSENT
     if number < 10_000:
@@ -88,7 +88,7 @@ def short_count(number: float | None) -> str:
 
 
 def three_digits(value: float) -> str:
-    """0.843 -> `0.84`, 8.43 -> `8.4`, 84.3 -> `84.3`, 843.2 -> `843`."""
+    """A number of 0 or more: 0.843 -> `0.84`, 8.43 -> `8.4`, 84.3 -> `84.3`, 843.2 -> `843`."""
     if value == 0 or round(value, 1) >= 100:
         return f"{value:.0f}"
     return f"{value:.1f}" if round(value, 2) >= 1 else f"{value:.2f}"

@@ -31,7 +31,7 @@ def resolve(path: str, revision: str | None = None) -> str:
 
 
 def public_name(path: str) -> str:
-    """The name that is valid on other machines too."""
+    """The model's name as other machines know it: minilm's is its name on the hub."""
     return HUB_NAME if path == NAME else path
 
 

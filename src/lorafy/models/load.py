@@ -20,7 +20,7 @@ from ..types import ModelError, Problem
 from . import embedded
 
 UNLIMITED = 1_000_000
-"""A tokenizer that knows no limit says so by a huge model_max_length."""
+"""Tokens. A tokenizer that knows no limit says so by a model_max_length of this or more."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class BaseModel:
     `head`: names of its modules that are not the pretrained base (`classifier`, DistilBERT's `pre_classifier`...),
     and of base modules that the checkpoint lacks; none in a language model.
     `new_names`: the parameters that start at random, `new_parameters` their number of values.
-    `fingerprint`: of the base's weights, to notice an adapter put on another base.
+    `fingerprint`: sha256 over samples of the base's weights, to notice an adapter put on another base.
     """
 
     model: Any
@@ -53,7 +53,7 @@ class Source:
 
     @cached_property
     def tokenizer(self) -> Any:
-        """Pads on the right. Raises ModelError where it cannot be loaded."""
+        """The tokenizer, which pads on the right. Raises ModelError where it cannot be loaded."""
         own = self.tokenizer_folder
         return _load_tokenizer(self.section if own is None else ModelSection(path=str(own)))
 
@@ -70,7 +70,8 @@ class Source:
         return min(limits, default=UNLIMITED)
 
     def longest(self, wanted: int | None, default: int) -> int:
-        """The recipe's max_length, else the model's limit, at most `default`. Raises ModelError over the limit."""
+        """The longest sequence in tokens: the recipe's max_length, else the model's limit, at most `default`. Raises
+        ModelError over the limit."""
         limit = self.context_length
         if wanted is not None and wanted > limit:
             message = f"{wanted} is over the limit of {self.section.path}: {limit} tokens"
@@ -79,7 +80,7 @@ class Source:
 
 
 def open_source(section: ModelSection, tokenizer_folder: Path | None = None) -> Source:
-    """Raises ModelError where there is no config to read."""
+    """Opens the model that a model section names. Raises ModelError where there is no config to read."""
     with _loading(section):
         config = AutoConfig.from_pretrained(
             embedded.resolve(section.path, section.revision),
@@ -196,7 +197,7 @@ def _fingerprint(model: Any, head: Sequence[str], samples: int = 64) -> str:
 
 @contextmanager
 def _loading(config: ModelSection) -> Iterator[None]:
-    """Quiet while loading (we say in one line what the library tells in a table), and clear when it fails."""
+    """Keeps the library quiet (we say in one line what it tells in a table), and clear where loading fails."""
     try:
         with quiet_transformers():
             yield

@@ -13,13 +13,14 @@ from ..kernels.memory import hold_in
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """`total` counts the model as it is trained: base, adapter and head."""
+    """Numbers of parameters. `total` counts the model as it is trained: base, adapter and head."""
 
     trainable: int
     total: int
 
     @property
     def share(self) -> float:
+        """The trainable share of all parameters, 0 to 1."""
         return self.trainable / self.total
 
 
@@ -42,7 +43,7 @@ def hold_frozen_weights(model: Any, dtype: torch.dtype) -> None:
 
 
 def count_parameters(model: Any) -> ParameterCount:
-    """Leaves out peft's frozen copy of the head, which its trained copy replaces."""
+    """Counts parameters, without peft's frozen copy of the head, which its trained copy replaces."""
     trainable = total = 0
     for name, parameter in model.named_parameters():
         if ".original_module." in name:

@@ -23,21 +23,23 @@ class Precision:
 
     @property
     def name(self) -> str:
+        """The dtype without torch's prefix: `bfloat16`."""
         return str(self.dtype).removeprefix("torch.")
 
     @property
     def scales_loss(self) -> bool:
-        """float16 gradients underflow: the loss is scaled up before backward."""
+        """Whether the loss is scaled up before backward: float16 gradients underflow."""
         return self.dtype == torch.float16
 
     def autocast(self) -> AbstractContextManager:
+        """torch's autocast of products to `dtype`; nothing in float32."""
         if self.dtype == torch.float32:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.dtype)
 
 
 def choose_device() -> torch.device:
-    """A CUDA GPU, else Apple's, else the CPU."""
+    """The device to compute on: a CUDA GPU, else Apple's, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     if torch.backends.mps.is_available():
@@ -46,6 +48,7 @@ def choose_device() -> torch.device:
 
 
 def choose_precision(wanted: str, device: torch.device) -> Precision:
+    """The dtype that is wanted; auto: bfloat16 where it is fast, float16 on other CUDA GPUs, else float32."""
     if wanted != "auto":
         dtype = getattr(torch, wanted)
         if dtype == torch.float16 and device.type == "cpu":

@@ -16,7 +16,7 @@ from ..types import ModelError, Problem
 
 @dataclass(frozen=True)
 class TargetGroup:
-    """Layers that share their last name and shape, for the table of what matched."""
+    """Layers that share the end of their name, kind and shape, for the table of what matched."""
 
     name: str
     kind: str
@@ -70,6 +70,7 @@ def shortest_names(model: Any, targets: Sequence[str]) -> list[str]:
 
 
 def group_targets(model: Any, targets: Sequence[str]) -> list[TargetGroup]:
+    """The layers counted by name (without numbers), kind and shape, in model order."""
     groups: dict[tuple[str, str, int, int], int] = defaultdict(int)
     for name in targets:
         module = model.get_submodule(name)

@@ -25,8 +25,8 @@ PROBE = "probe.safetensors"
 
 @dataclass(frozen=True)
 class Manifest:
-    """`model`: the recipe's model section. `prompt`: how a language model is asked (Renderer's settings and
-    fingerprint). `settings`: what else its task needs. `probe`: the circumstances of probe.safetensors' logits."""
+    """lorafy.json. `model`: the recipe's model section. `prompt`: how a language model is asked (Renderer's settings
+    and fingerprint). `settings`: what else its task needs. `probe`: the circumstances of probe.safetensors' logits."""
 
     lorafy_version: str
     task: str
@@ -51,7 +51,8 @@ def save_trained(
     probe: Mapping[str, Any],
     folder: Path,
 ) -> None:
-    """Tensors, tokenizer, probe and manifest into the new `folder`. write: the method's, makes the file `weights`."""
+    """Writes tensors, tokenizer, probe and manifest into the new `folder`. write: the method's, for the file
+    `weights`."""
     folder.mkdir(parents=True)
     write(folder)
     tokenizer.save_pretrained(folder)
@@ -60,19 +61,20 @@ def save_trained(
 
 
 def save_merged(model: Any, tokenizer: Any, folder: Path) -> None:
-    """One ordinary transformers model with its tokenizer."""
+    """Writes one ordinary transformers model with its tokenizer."""
     with quiet_transformers():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """None where the folder was not written by lorafy."""
+    """The manifest in a folder; None where lorafy did not write it."""
     path = folder / MANIFEST
     return Manifest(**read_json(path)) if path.is_file() else None
 
 
 def file_sha256(path: Path) -> str:
+    """The sha256 of a file's bytes, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -87,7 +89,7 @@ def head_tensors(model: Any, head: Sequence[str]) -> dict[str, torch.Tensor]:
 
 
 def tensor_names(path: Path) -> set[str]:
-    """Raises ModelError where the file is absent or broken."""
+    """Names of the tensors in a safetensors file. Raises ModelError where it is absent or broken."""
     if not path.is_file():
         raise ModelError(Problem(str(path.parent), f"no {path.name} in this folder", "save it in safetensors format"))
     try:

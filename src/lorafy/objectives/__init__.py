@@ -19,20 +19,21 @@ TEXTS, TOKENS = "texts", "tokens"
 
 @dataclass(frozen=True)
 class TextObjective:
-    """Of models that give a row of outputs for each text. A subclass says what is lost: `of_outputs`."""
+    """The objective of models that give a row of outputs for each text. A subclass says what is lost: `of_outputs`."""
 
     score: Metric
     reads: str = TEXTS
 
     def loss(self, model: Any, batch: Batch) -> LossOutput:
-        """The SUM over the texts of `batch`, in fp32, by the model's own forward pass."""
+        """Loss and score SUMMED over the texts of `batch`; fp32, by the model's own forward pass."""
         return self.of_outputs(model(**batch.inputs).logits.float(), batch.labels)
 
     def of_outputs(self, outputs: torch.Tensor, labels: torch.Tensor) -> LossOutput:
-        """The SUM over texts. outputs: (B, C), fp32; labels: (B,) or (B, C), as the task's `collate` makes them."""
+        """Loss and score SUMMED over texts. outputs: (B, C), fp32; labels: (B,) or (B, C), from the task's
+        `collate`."""
         raise NotImplementedError
 
     def ignored(self, labels: torch.Tensor) -> torch.Tensor:
-        """Labels of the same shape that ask for nothing."""
+        """Labels of the same shape that take no part in the loss."""
         nothing = float("nan") if labels.is_floating_point() else IGNORE_INDEX
         return torch.full_like(labels, nothing)

@@ -14,11 +14,11 @@ from . import TextObjective
 
 @dataclass(frozen=True)
 class ClassCrossEntropy(TextObjective):
-    """One class a text: minus the logarithm of the softmax's share of the right one."""
+    """Cross-entropy, one class a text: minus the logarithm of the softmax's share of the right one."""
 
     score: Metric = ACCURACY
 
     def of_outputs(self, outputs: torch.Tensor, labels: torch.Tensor) -> LossOutput:
-        """Summed over texts. outputs: (B, C), fp32; labels: (B,) class indices."""
+        """Loss, and texts predicted right, SUMMED over texts. outputs: (B, C), fp32; labels: (B,) class indices."""
         loss_sum = functional.cross_entropy(outputs, labels, reduction="sum", ignore_index=IGNORE_INDEX)
         return LossOutput(loss_sum, (outputs.detach().argmax(-1) == labels).sum())

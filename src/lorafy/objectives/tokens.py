@@ -14,23 +14,24 @@ from . import TOKENS
 
 @dataclass(frozen=True)
 class TokenCrossEntropy:
-    """Each target token from the tokens before it. The fast path computes it without keeping the logits."""
+    """Cross-entropy of each target token, given those before it. The fast path computes it without keeping the
+    logits."""
 
     score: Metric = LOGGED_TOKEN_ACCURACY
     reads: str = TOKENS
 
     def loss(self, model: Any, batch: Batch) -> LossOutput:
-        """Summed over the target tokens of `batch`, in fp32."""
+        """Loss, and tokens predicted right, SUMMED over the target tokens of `batch`; fp32."""
         losses, correct = token_losses(model, batch)
         return LossOutput(losses.sum(), correct.sum())
 
     def ignored(self, labels: torch.Tensor) -> torch.Tensor:
-        """Labels of the same shape that ask for nothing."""
+        """Labels of the same shape that take no part in the loss."""
         return torch.full_like(labels, IGNORE_INDEX)
 
 
 def token_losses(model: Any, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Losses (B, K), fp32, zero where there is no target; and whether each target was predicted (B, K)."""
+    """Cross-entropies (B, K), fp32, zero where there is no target; and whether each target was predicted (B, K)."""
     logits = model(**batch.inputs).logits.float()
     is_target = batch.labels != IGNORE_INDEX
     right = batch.labels.where(is_target, 0)[..., None]

@@ -9,7 +9,7 @@ from ..data.corpus import Corpus
 from ..types import Encoded, Finding
 
 MOST_SKIPPED = 0.01
-"""More rows than this are not left out on the quiet: somebody has to decide."""
+"""The share of rows that may be left out with a warning; above it somebody has to decide."""
 SHOWN = 5
 
 
@@ -33,7 +33,7 @@ def check_encoded(encoded: Mapping[str, Encoded], max_length: int, corpus: Corpu
 
 
 def check_share(encoded: Mapping[str, Encoded]) -> list[Finding]:
-    """How much of the text is learned at all: for tasks whose targets are tokens; such a task calls it."""
+    """A note on the share of training tokens that are targets; a task whose targets are tokens calls it."""
     train = encoded["train"].features
     if not train:
         return []

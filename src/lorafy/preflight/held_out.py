@@ -9,7 +9,7 @@ from ..types import Finding
 
 FEW = 50
 FEWEST_TO_CUT = 4
-"""Of one label: with fewer, all go to train under the default shares."""
+"""Rows of one label: with fewer, all go to train under the default shares."""
 
 
 def check(corpus: Corpus) -> list[Finding]:

@@ -9,12 +9,12 @@ from ..types import Finding
 
 MOST_LABELS = 1_000
 UNEVEN = 0.4
-"""Of the rows that a label would have if all had the same."""
+"""A label is rare below this share of the rows that it would have if all labels had the same number."""
 SHOWN = 8
 
 
 def check_classes(corpus: Corpus) -> list[Finding]:
-    """For tasks whose texts belong to one class each; such a task calls it."""
+    """Findings on the labels, for tasks whose texts belong to one class each; such a task calls it."""
     findings = []
     train = count_labels(corpus.splits["train"])
     num_rows = sum(train.values())

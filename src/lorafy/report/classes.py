@@ -19,7 +19,7 @@ CAPTION = (
 
 
 class ClassView(View):
-    """One class a text."""
+    """The view of one class a text."""
 
     metrics = (ACCURACY, F1_MACRO, F1_WEIGHTED)
     compared = (ACCURACY, F1_MACRO)
@@ -27,7 +27,7 @@ class ClassView(View):
     curve = ACCURACY
 
     def detail(self, results: dict[str, Any]) -> str:
-        """Beside what guessing reaches."""
+        """A sentence with the accuracy of always answering the most frequent label."""
         metrics = results["metrics"]
         majority = metrics.get("majority_accuracy")
         if majority is None or metrics.get("accuracy") is None:
@@ -37,7 +37,7 @@ class ClassView(View):
         return f"{verb}: {always}."
 
     def results(self, results: dict[str, Any]) -> list[Section]:
-        """Precision, recall and F1 of each class."""
+        """A table with precision, recall and F1 of each class."""
         per_class = results.get("metrics", {}).get("per_class") or {}
         names = [name for name in results.get("labels", []) if name in per_class]
         if not names:
@@ -75,7 +75,7 @@ class ClassView(View):
         return [Picture(path, CAPTION, note, wide=len(results["labels"]) > MAX_NARROW_LABELS)]
 
     def caption(self, name: str) -> str:
-        """Of the plots that every task has."""
+        """The caption of a plot that every task has."""
         if name == ACCURACY.key:
             return "Share of right answers. On the train split it is measured during the step, with dropout."
         return super().caption(name)

@@ -25,6 +25,8 @@ otherwise."""
 
 @dataclass(frozen=True, slots=True)
 class Cost:
+    """A cost of training: its key in compare_results.json, the title of its panel, and how a figure is written."""
+
     key: str
     title: str
     write: Callable[[float | None], str]
@@ -40,7 +42,7 @@ COSTS = (
 
 
 def draw_compare(rows: list[dict[str, Any]], path: Path, view: View) -> tuple[Path | None, str | None]:
-    """`rows` is compare_results.json's. Returns the path (None: no row has a figure to rank by) and a note."""
+    """Draws `rows` (compare_results.json's). Returns the path (None: no row has a figure to rank by) and a note."""
     quality = view.compared[0]
     rows = by_quality([row for row in rows if quality.value(row) is not None], quality)
     if not rows:
@@ -61,12 +63,12 @@ def draw_compare(rows: list[dict[str, Any]], path: Path, view: View) -> tuple[Pa
 
 
 def by_quality(rows: list[dict[str, Any]], quality: Metric) -> list[dict[str, Any]]:
-    """The best first; rows without a figure last."""
+    """The rows in order: the best first, those without a figure last."""
     return sorted(rows, key=lambda row: -quality.rank(quality.value(row)))
 
 
 def draw_quality(axes: Axes, quality: Metric, rows: list[dict[str, Any]]) -> None:
-    """A point a row with its interval."""
+    """Draws a point a row, with its 95 % interval."""
     values = [row[quality.key] for row in rows]
     for place, (row, value) in enumerate(zip(rows, values, strict=True)):
         low, high = quality.bounds(row) or (value, value)
@@ -92,7 +94,7 @@ def axis_title(quality: Metric, is_logarithmic: bool) -> str:
 
 
 def scale(axes: Axes, quality: Metric, is_logarithmic: bool) -> None:
-    """The axis of figures: in per cent up to 100, or as far as they go."""
+    """Sets the axis of figures: shares in per cent up to 100, others as far as they go."""
     if is_logarithmic:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(numticks=8))
@@ -107,6 +109,7 @@ def scale(axes: Axes, quality: Metric, is_logarithmic: bool) -> None:
 
 
 def draw_cost(axes: Axes, cost: Cost, values: list[float | None]) -> None:
+    """Draws a bar a row; a cost that was not measured has none."""
     known = [value for value in values if value]
     top = max(known, default=1)
     start = min(known, default=1) / 3 if cost.logarithmic else 0.0

@@ -20,14 +20,16 @@ MISTAKE_GAMMA = 0.5
 
 FAINT = "#B5BEC7"
 MAX_WRITTEN = 40
+"""Above so many classes a cell has no room for any text."""
 MAX_PERCENTAGES = 20
-"""Above so many classes a cell has no room for its percentage, or for any text."""
+"""Above so many classes a cell has no room for its percentage."""
 
 MAX_NAME = 22
+"""The most characters of a class's name."""
 
 
 def draw_confusion(results: dict[str, Any], path: Path) -> tuple[Path, str | None]:
-    """`results` is eval_results.json; rows of the matrix are true classes. Returns the path and a note."""
+    """Draws the matrix of `results` (eval_results.json); its rows are true classes. Returns the path and a note."""
     matrix = np.array(results["metrics"]["confusion_matrix"], dtype=float)
     names = readable_names(results["labels"])
     shown = [name if len(name) <= MAX_NAME else f"{name[: MAX_NAME - 1]}…" for name in names.shown]
@@ -52,13 +54,14 @@ def row_shares(matrix: np.ndarray) -> np.ndarray:
 
 
 def cell_colours(matrix: np.ndarray) -> np.ndarray:
-    """(C, C) counts -> (C, C, 3) colours."""
+    """Counts (C, C) -> colours (C, C, 3), RGB from 0 to 1."""
     shares = row_shares(matrix)
     diagonal = np.eye(len(matrix), dtype=bool)[..., None]
     return np.where(diagonal, RIGHT(shares)[..., :3], WRONG(shares**MISTAKE_GAMMA)[..., :3])
 
 
 def name_axes(axes: Axes, shown: list[str]) -> None:
+    """Writes the names of the classes on both axes, small and turned where they are many or long."""
     places = range(len(shown))
     fontsize = 10 if len(shown) <= MAX_PERCENTAGES else 7.5
     turned = len(shown) > MAX_PERCENTAGES or max(map(text_width, shown)) > 8
@@ -80,11 +83,12 @@ def name_axes(axes: Axes, shown: list[str]) -> None:
 
 
 def text_width(text: str) -> int:
-    """In half-width columns: a Chinese character takes two."""
+    """Width of a text in half-width columns: a Chinese character takes two."""
     return sum(2 if character > "\u2e80" else 1 for character in text)
 
 
 def write_cells(axes: Axes, matrix: np.ndarray) -> None:
+    """Writes each cell's count and, where there is room, its share of the row in per cent."""
     shares, colours = row_shares(matrix), cell_colours(matrix)
     with_percentages = len(matrix) <= MAX_PERCENTAGES
     fontsize = cell_fontsize(len(matrix))
@@ -107,6 +111,7 @@ def write_cells(axes: Axes, matrix: np.ndarray) -> None:
 
 
 def cell_fontsize(num_labels: int) -> float:
+    """Size of a count in points: the more classes, the smaller."""
     sizes = ((4, 13.0), (12, 10.5), (MAX_PERCENTAGES, 8.5))
     return next((fontsize for most, fontsize in sizes if num_labels <= most), 6.5)
 
@@ -119,10 +124,12 @@ def luminance(colour: np.ndarray) -> float:
 
 
 def count_right(matrix: np.ndarray) -> str:
+    """How many answers are right: the sum of the diagonal, as text."""
     return numbers.count(np.trace(matrix))
 
 
 def worst_confusion(matrix: np.ndarray, shown: list[str]) -> str:
+    """The most frequent mistake as a sentence, with its count."""
     mistakes = matrix - np.diag(np.diag(matrix))
     if mistakes.max(initial=0) == 0:
         return "no mistake at all"

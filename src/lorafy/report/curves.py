@@ -16,10 +16,11 @@ from .style import BLUE, GREEN, MUTED, VERMILLION, headline, legend, new_figure,
 
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 SMOOTH_FROM = 12
-"""Fewer points are drawn as they are: a mean of so few would hide them, not show a trend."""
+"""Fewer points than this are drawn as they are: a mean of so few would hide them, not show a trend."""
 
 
 def draw_loss(lines: list[dict[str, Any]], best_step: int | None, path: Path) -> Path | None:
+    """Draws the mean loss per target of train and validation; None where neither was logged."""
     train, validation = metric(lines, "train", "loss"), metric(lines, "validation", "loss")
     if not len(train) and not len(validation):
         return None
@@ -34,7 +35,7 @@ def draw_loss(lines: list[dict[str, Any]], best_step: int | None, path: Path) ->
 
 
 def draw_score(lines: list[dict[str, Any]], best_step: int | None, path: Path, score: Metric) -> Path | None:
-    """What is counted beside the loss, in its own unit."""
+    """Draws the metric that is counted beside the loss, in its own unit; None where it was not logged."""
     train, validation = metric(lines, "train", score.key), metric(lines, "validation", score.key)
     if not len(train) and not len(validation):
         return None
@@ -49,6 +50,7 @@ def draw_score(lines: list[dict[str, Any]], best_step: int | None, path: Path, s
 
 
 def draw_learning_rate(lines: list[dict[str, Any]], path: Path) -> Path | None:
+    """Draws the learning rate of each logged step; None where there is none."""
     rate = metric(lines, "train", "learning_rate")
     if not len(rate):
         return None
@@ -66,6 +68,7 @@ def draw_learning_rate(lines: list[dict[str, Any]], path: Path) -> Path | None:
 
 
 def curve_figure(ylabel: str) -> tuple[Figure, Axes]:
+    """An empty figure over the optimizer's steps."""
     figure = new_figure(6.8, 4.2)
     axes = figure.add_subplot()
     axes.set_xlabel("optimizer step")
@@ -76,6 +79,7 @@ def curve_figure(ylabel: str) -> tuple[Figure, Axes]:
 
 
 def curve(axes: Axes, train: Series, validation: Series, best_step: int | None) -> None:
+    """Draws both splits, train smoothed from SMOOTH_FROM points on, with a ring at the step that was kept."""
     if len(train) >= SMOOTH_FROM:
         mean = smoothed(train)
         axes.plot(train.x, train.y, color=BLUE, alpha=0.28, linewidth=1.0)
@@ -100,10 +104,12 @@ def curve(axes: Axes, train: Series, validation: Series, best_step: int | None) 
 
 
 def lone_marker(series: Series) -> str | None:
+    """A marker for a single point, which makes no line."""
     return "o" if len(series) == 1 else None
 
 
 def loss_title(train: Series, validation: Series) -> str:
+    """The lowest validation loss and its step; without validation the first and the last train loss."""
     if len(validation):
         low = int(validation.y.argmin())
         return f"Validation loss is lowest at step {validation.x[low]:.0f}: {validation.y[low]:.3g}"
@@ -111,7 +117,8 @@ def loss_title(train: Series, validation: Series) -> str:
 
 
 def score_title(train: Series, validation: Series, best_step: int | None, score: Metric) -> str:
-    """Among equal figures the step that was kept is named (the loss decided), else the first."""
+    """The best validation score and its step: among equal ones the step that was kept (the loss decided), else the
+    first."""
     if len(validation):
         best = validation.y.min() if score.higher_is_better is False else validation.y.max()
         among = validation.x[validation.y == best]

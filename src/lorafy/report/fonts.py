@@ -85,6 +85,7 @@ def find_family(characters: set[str]) -> str | None:
 
 
 def known_family(characters: set[str]) -> str | None:
+    """The first family of CJK_FAMILIES that is installed and has all of these characters."""
     installed = {entry.name for entry in font_manager.fontManager.ttflist if Path(entry.fname).is_file()}
     for family in CJK_FAMILIES:
         if family in installed and characters <= characters_of(family):
@@ -93,7 +94,8 @@ def known_family(characters: set[str]) -> str | None:
 
 
 def add_new_fonts() -> bool:
-    """Tells matplotlib of likely font files that its cache, written on an earlier day, does not list."""
+    """Tells matplotlib of likely font files that its cache, written on an earlier day, does not list; True where it
+    found any."""
     listed = {Path(entry.fname) for entry in font_manager.fontManager.ttflist}
     found = {Path(path) for path in font_manager.findSystemFonts()} - listed
     new = sorted(path for path in found if CJK_FILES.search(path.name))
@@ -108,5 +110,6 @@ def add_new_fonts() -> bool:
 
 
 def characters_of(family: str) -> set[str]:
+    """All characters that a font family can show."""
     path = font_manager.findfont(font_manager.FontProperties(family=[family]), fallback_to_default=False)
     return {chr(code) for code in font_manager.get_font(path).get_charmap()}

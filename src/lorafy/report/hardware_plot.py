@@ -17,6 +17,8 @@ SMOOTH_FROM = 60
 
 @dataclass(frozen=True, slots=True)
 class Panel:
+    """One figure of hardware.jsonl: its key, its axis, what it is divided by for that, and its colour."""
+
     key: str
     ylabel: str
     unit: float
@@ -32,6 +34,7 @@ PANELS = (
 
 
 def draw_hardware(lines: list[dict[str, Any]], summary: dict[str, Any], path: Path) -> Path | None:
+    """Draws a panel for each figure that was sampled; None where none was."""
     sampled = {panel.key: samples(lines, panel.key) for panel in PANELS}
     panels = [panel for panel in PANELS if len(sampled[panel.key])]
     if not panels:
@@ -51,6 +54,7 @@ def draw_hardware(lines: list[dict[str, Any]], summary: dict[str, Any], path: Pa
 
 
 def draw_panel(axes: Axes, panel: Panel, series: Series) -> None:
+    """Draws one figure over seconds; a share from SMOOTH_FROM points on with its smoothed line."""
     y = series.y / panel.unit
     if panel.key.endswith("_percent") and len(series) >= SMOOTH_FROM:
         mean = smoothed(Series(series.x, y))
@@ -65,7 +69,7 @@ def draw_panel(axes: Axes, panel: Panel, series: Series) -> None:
 
 
 def ceiling(axes: Axes, num_threads: int) -> None:
-    """What all threads at work would reach."""
+    """Draws the line that all threads at work would reach: 100 % for each."""
     top = 100 * num_threads
     axes.axhline(top, color=MUTED, linewidth=1.0, linestyle=(0, (3, 3)))
     axes.set_ylim(0, max(axes.get_ylim()[1], 1.25 * top))
@@ -79,7 +83,7 @@ def ceiling(axes: Axes, num_threads: int) -> None:
 
 
 def hardware_title(sampled: dict[str, Series]) -> tuple[str, str | None]:
-    """The peak of memory, and a line with the rest."""
+    """A title with the peak of memory, and a line with the means of the rest."""
     memory, gpu_memory = sampled["memory_bytes"], sampled["gpu_memory_bytes"]
     title, rest = "The machine while it trained", []
     if len(memory):

@@ -25,7 +25,7 @@ def write_report(run: RunDirectory, view: View, drawn: Drawn | None = None) -> P
 
 
 def page(run: RunDirectory, view: View, drawn: Drawn) -> str:
-    """The HTML."""
+    """The report's HTML."""
     summary, results = read_if_there(run.summary), read_if_there(run.eval_results)
     preflight = read_if_there(run.preflight)
     rows = by_quality(read_if_there(run.compare_results).get("rows", []), view.compared[0])
@@ -99,7 +99,7 @@ COST_COLUMNS = [
 
 
 def costs(row: dict[str, Any]) -> list[Cell]:
-    """Of one method, in the order of COST_COLUMNS."""
+    """The costs of one method as cells, in the order of COST_COLUMNS."""
     trainable, total = row.get("trainable_parameters"), row.get("total_parameters")
     share = numbers.percent(trainable / total, 2) if trainable is not None and total else numbers.ABSENT
     texts = [
@@ -120,7 +120,7 @@ def more_tokens(tokens: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def cards(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """What the training cost, in the same form."""
+    """What the training cost, in the form of `View.cards`: title, figure, and small lines below it."""
     found = []
     trainable, total = summary.get("trainable_parameters"), summary.get("total_parameters")
     if trainable is not None:
@@ -136,6 +136,7 @@ def cards(summary: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def steps(summary: dict[str, Any]) -> str:
+    """`300 steps, stopped early`, or nothing."""
     if summary.get("num_steps") is None:
         return ""
     early = ", stopped early" if summary.get("stopped_early") else ""
@@ -143,12 +144,13 @@ def steps(summary: dict[str, Any]) -> str:
 
 
 def machine(summary: dict[str, Any]) -> str:
+    """The device and the dtype: `NVIDIA H100, bfloat16`."""
     facts = [summary.get("device_name") or summary.get("device"), summary.get("dtype")]
     return ", ".join(fact for fact in facts if fact)
 
 
 def embedded(picture: Picture) -> dict[str, Any]:
-    """The picture's bytes in the page itself."""
+    """A picture for the template, its bytes (base64) in the page itself."""
     return {
         "name": picture.path.stem,
         "wide": picture.wide,

@@ -26,10 +26,10 @@ from .view import View
 MAX_SAMPLES = 12
 MAX_PROMPT = 600
 MAX_ANSWER = 400
-"""Characters: an answer stands in a column, a prompt above them all."""
+"""The most characters of an answer: it stands in a column, a prompt above them all."""
 
 A_TENTH = 0.1
-"""Of the answers. From here on a fault of theirs is said in the verdict; a rarer one stands in the table."""
+"""A share of the answers. From here on a fault of theirs is said in the verdict; a rarer one stands in the table."""
 
 CAPTIONS = {
     "loss": "Loss per target token: blue on the train split (smoothed where a thin line shows every logged "
@@ -60,16 +60,16 @@ class LanguageView(View):
 
     @property
     def brief(self) -> tuple[Metric, ...]:
-        """The loss would say no more than the perplexity; chrF is of the answers."""
+        """Perplexity and chrF: the loss would say no more than the perplexity; chrF is of the answers."""
         return PERPLEXITY, CHRF
 
     def flat(self, metrics: Any) -> dict[str, Any]:
-        """Those of the answers among them."""
+        """Metrics by key, those of the written answers among them."""
         metrics = metrics or {}
         return {**(metrics.get("generation") or {}), **metrics}
 
     def said(self, results: dict[str, Any]) -> str:
-        """The base model's figure with it."""
+        """The result as a sentence, with the base model's perplexity where it was measured."""
         base = PERPLEXITY.value(results.get("base"))
         text = super().said(results)
         if base is None or PERPLEXITY.value(results["metrics"]) is None:
@@ -77,12 +77,12 @@ class LanguageView(View):
         return f"{text}, the base model's is {PERPLEXITY.write(base)}"
 
     def gained(self, results: dict[str, Any]) -> bool:
-        """False where it is no better than its base."""
+        """Whether its perplexity is lower than its base's; True where one of them was not measured."""
         tuned, base = PERPLEXITY.value(results["metrics"]), PERPLEXITY.value(results.get("base"))
         return tuned is None or base is None or tuned < base
 
     def detail(self, results: dict[str, Any]) -> str:
-        """Whether it is better than the base model, and what is wrong with its answers."""
+        """Sentences on whether it is better than the base model, and on what is wrong with its answers."""
         metrics, base = results["metrics"], results.get("base") or {}
         if PERPLEXITY.value(metrics) is None:
             return ""
@@ -150,7 +150,7 @@ class LanguageView(View):
         return [Samples(answers)] if answers else []
 
     def comparison_row(self, results: dict[str, Any], voice: str) -> dict[str, Any]:
-        """With the sample answers."""
+        """What compare_results.json keeps of a result, with the sample answers."""
         said = "tuned" if voice == "metrics" else "base"
         answers = [
             {"prompt": sample["prompt"], "reference": sample["references"][0], "answer": sample[said]}
@@ -159,7 +159,7 @@ class LanguageView(View):
         return super().comparison_row(results, voice) | {"samples": answers}
 
     def caption(self, name: str) -> str:
-        """Of the plots that every task has."""
+        """The caption of a plot that every task has."""
         return CAPTIONS.get(name) or super().caption(name)
 
 
@@ -202,6 +202,7 @@ def references(texts: list[str]) -> list[Said]:
 
 
 def shortened(text: str) -> str:
+    """The beginning of an answer, where it is longer than MAX_ANSWER characters."""
     text = text.strip()
     return text if len(text) <= MAX_ANSWER else f"{text[:MAX_ANSWER]} …"
 

@@ -22,12 +22,12 @@ class Drawn:
 
     @property
     def paths(self) -> list[Path]:
-        """Where they lie."""
+        """Where the PNGs lie."""
         return [picture.path for picture in self.pictures]
 
     @property
     def notes(self) -> list[str]:
-        """Sentences for the user about how they were drawn, each once."""
+        """Sentences for the user about how the plots were drawn, each once."""
         return list(dict.fromkeys(picture.note for picture in self.pictures if picture.note is not None))
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """kind: `number`, `name`, `text` (long), `soft`, or `meaning` (an explanation, which a terminal leaves out)."""
+    """A column's head. kind: `number`, `name`, `text` (long), `soft`, or `meaning` (an explanation, which a terminal
+    leaves out)."""
 
     title: str
     kind: str = "text"
@@ -16,7 +17,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """under: a smaller line below the text. best: whether it is to be marked."""
+    """A cell of a table. under: a smaller line below the text. best: whether it is to be marked."""
 
     text: str
     under: str = ""
@@ -25,8 +26,8 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """note: beside the title. below: a sentence behind the table. most_on_terminal: with more rows the terminal leaves
-    the table out."""
+    """A titled table. note: beside the title. below: a sentence behind the table. most_on_terminal: with more rows the
+    terminal leaves the table out."""
 
     title: str
     columns: Sequence[Column]

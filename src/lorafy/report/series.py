@@ -11,6 +11,8 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Series:
+    """A line of a plot: finite numbers y over rising x, both (N,)."""
+
     x: np.ndarray
     y: np.ndarray
 
@@ -37,12 +39,13 @@ def samples(lines: list[dict[str, Any]], key: str) -> Series:
 
 
 def to_series(points: list[tuple[float, float | None]]) -> Series:
+    """The points whose y is a finite number; the others are left out."""
     kept = [(x, y) for x, y in points if y is not None and math.isfinite(y)]
     return Series(np.array([x for x, _ in kept], float), np.array([y for _, y in kept], float))
 
 
 def smoothed(series: Series) -> Series:
-    """A Gaussian mean around each point, about 1/20 of the run wide.
+    """A Gaussian mean around each point, about 1/20 of all points wide.
 
     Unlike a running mean of the past it does not lag; at both ends it is taken over what is there.
     """

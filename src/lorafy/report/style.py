@@ -68,13 +68,14 @@ def plot_style(families: list[str] | None = None) -> AbstractContextManager[None
 
 
 def new_figure(width: float, height: float) -> Figure:
+    """An empty figure; width and height in inches."""
     figure = Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
     FigureCanvasAgg(figure)
     return figure
 
 
 def headline(figure: Figure, title: str, subtitle: str | None = None) -> None:
-    """What the plot says, at its top left; below it, smaller, what else there is to know."""
+    """Writes what the plot says, at its top left; below it, smaller, what else there is to know."""
     text = title if subtitle is None else f"{title}\n"
     figure.suptitle(text, x=0.02, ha="left", fontsize=12, fontweight="bold", linespacing=1.75)
     if subtitle is not None:
@@ -84,12 +85,13 @@ def headline(figure: Figure, title: str, subtitle: str | None = None) -> None:
 
 
 def legend(axes: Axes) -> None:
-    """Above the axes: never on top of data."""
+    """Puts the legend above the axes: never on top of data. A single line needs none."""
     handles, _ = axes.get_legend_handles_labels()
     if len(handles) > 1:
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=len(handles), borderaxespad=0.1, borderpad=0)
 
 
 def save(figure: Figure, path: Path) -> Path:
+    """Writes the figure as a PNG; gives its path."""
     write_atomically(path, lambda target: figure.savefig(target, format="png"))
     return path

@@ -11,7 +11,8 @@ from .view import View
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`kind` is good, bad (a check failed) or open (something is still to be done, or nothing was gained)."""
+    """A run's verdict. `kind` is good, bad (a check failed) or open (something is still to be done, or nothing was
+    gained)."""
 
     kind: str
     text: str
@@ -25,7 +26,7 @@ def verdict(
     compare_rows: list[dict[str, Any]],
     lines: list[dict[str, Any]],
 ) -> Verdict:
-    """By whichever of these files are there; an empty one is not."""
+    """The verdict on a run, by whichever of its files are there; an empty one is not."""
     if results:
         return evaluated(view, results)
     if compare_rows:
@@ -39,7 +40,7 @@ def verdict(
 
 
 def evaluated(view: View, results: dict[str, Any]) -> Verdict:
-    """A failed check comes first, then whether anything was gained."""
+    """The verdict on results: a failed check comes first, then whether anything was gained."""
     checks = (results.get("verification") or {}).get("checks", [])
     failed = [check["name"] for check in checks if not check["passed"]]
     score = view.said(results)
@@ -66,7 +67,7 @@ def all_passed(num_checks: int) -> str:
 
 
 def trained(view: View, summary: dict[str, Any]) -> Verdict:
-    """How long it took, and what the best validation said."""
+    """The verdict before an evaluation: how long the training took, and its best validation."""
     text = f"Training {summary.get('status', 'finished')}"
     if summary.get("num_steps") is not None:
         text += f" after {numbers.count(summary['num_steps'])} steps"

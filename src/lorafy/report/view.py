@@ -32,8 +32,9 @@ class Picture:
 class View:
     """The usual case, from declared metrics alone; a task with more to show subclasses it.
 
-    metrics: of eval_results.json, the one that methods are ranked by first. logged: of a validation, beside its loss.
-    curve: what is drawn beside the loss, from metrics.jsonl. has_base: whether the untrained base is measured too.
+    metrics: of eval_results.json, the headline's first. compared: those that `lorafy compare` shows, the first ranks
+    the methods. logged: of a validation, beside its loss. curve: what is drawn beside the loss, from metrics.jsonl.
+    has_base: whether the untrained base is measured too.
     """
 
     metrics: Sequence[Metric] = (LOSS,)
@@ -50,7 +51,7 @@ class View:
 
     @property
     def brief(self) -> Sequence[Metric]:
-        """Of `compared`, those that a terminal has room for."""
+        """The metrics of `compared` that a terminal has room for."""
         return self.compared[:2]
 
     def flat(self, metrics: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -71,15 +72,15 @@ class View:
         return f"{title} {first.write(first.value(metrics))}{in_brackets(first, metrics)} {where}"
 
     def detail(self, results: dict[str, Any]) -> str:
-        """What the sentence should be held against; nothing where there is nothing to say."""
+        """A sentence that the result should be held against; nothing where there is nothing to say."""
         return ""
 
     def gained(self, results: dict[str, Any]) -> bool:
-        """False where training made nothing better."""
+        """Whether training made something better."""
         return True
 
     def cards(self, results: dict[str, Any]) -> list[tuple[str, str, str]]:
-        """What it is, the figure, and small lines below it, for the metrics that a person asks for first."""
+        """Title, figure, and small lines below it, for each metric that a person asks for first."""
         metrics, base = self.flat(results.get("metrics")), self.flat(results.get("base"))
         shown = [metric for metric in self.compared if metric.value(metrics) is not None]
         if not shown and LOSS.value(metrics) is not None:
@@ -87,15 +88,15 @@ class View:
         return [(m.title, m.write(m.value(metrics)), "\n".join(below(m, metrics, base))) for m in shown]
 
     def results(self, results: dict[str, Any]) -> list[Section]:
-        """What was measured, in full."""
+        """Sections with what was measured, in full."""
         return []
 
     def details(self, results: dict[str, Any]) -> list[Section]:
-        """What else is worth a look, behind the plots; not for the terminal."""
+        """Sections with what else is worth a look, behind the plots; not for the terminal."""
         return []
 
     def of_comparison(self, rows: list[dict[str, Any]]) -> list[Section]:
-        """What else is shown of methods side by side."""
+        """Sections with what else is shown of methods side by side."""
         return []
 
     def comparison_row(self, results: dict[str, Any], voice: str) -> dict[str, Any]:
@@ -113,12 +114,12 @@ class View:
         return []
 
     def caption(self, name: str) -> str:
-        """Below a plot that every task has."""
+        """The caption of a plot that every task has."""
         return CAPTIONS.get(name) or f"{'' if self.curve is None else self.curve.meaning}."
 
 
 def in_brackets(metric: Metric, metrics: Mapping[str, Any]) -> str:
-    """` (95 % interval 89.5 to 94.5 %)`, or nothing."""
+    """A metric's interval for a sentence, ` (95 % interval 89.5 to 94.5 %)`, or nothing."""
     interval = metric.interval(metrics)
     return f" (95 % interval {interval})" if interval else ""
 
@@ -139,7 +140,7 @@ def mistakes_table(
     most: int,
     note: str = "the surest first",
 ) -> Table:
-    """Texts that were answered worst. columns: with the key of each mistake that they show."""
+    """A table of the texts that were answered worst. columns: with the key of each mistake that they show."""
     rows = []
     for mistake in mistakes[:most]:
         where = Path(mistake.get("source", "")).name
@@ -152,13 +153,13 @@ def mistakes_table(
 
 
 MAX_TEXT = 600
-"""Characters."""
+"""The most characters of a text in a table."""
 
 
 def shortened(text: str, most: int = MAX_TEXT) -> str:
-    """The beginning, where a text is longer."""
+    """The beginning of a text that is longer than `most` characters."""
     return text if len(text) <= most else f"{text[:most]} …"
 
 
 UNKNOWN = View()
-"""For a run directory that names no task yet."""
+"""The view of a run directory that names no task yet."""

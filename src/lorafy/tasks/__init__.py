@@ -68,7 +68,7 @@ def read_corpus(config: RunConfig, generative: bool) -> Corpus:
 
 
 def _untrainable(config: RunConfig, task: str) -> list[Problem]:
-    """A method that would train nothing."""
+    """Problems of a method that would train nothing."""
     method, kind = config.adapter.method, load_kind(task)
     if kind.has_head or not load_method(method).needs_head:
         return []
@@ -100,7 +100,7 @@ class HeadTask:
         raise NotImplementedError
 
     def head_config(self) -> Mapping[str, Any]:
-        """What the model's config says of its head."""
+        """Settings of the head in the model's config."""
         raise NotImplementedError
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
@@ -116,7 +116,7 @@ class HeadTask:
         return self.encoder.padded_length(num_tokens)
 
     def probe(self, features: Sequence[Features]) -> dict[str, Any]:
-        """The first texts."""
+        """The first texts as a model's inputs."""
         return self.collate(features[: self.probe_size]).inputs
 
     def probe_outputs(self, model: Any, inputs: Mapping[str, Any]) -> Any:
@@ -124,7 +124,7 @@ class HeadTask:
         return model(**inputs).logits.float().cpu()
 
     def settings(self) -> dict[str, Any]:
-        """The names of the classes."""
+        """Fields of the manifest: the names of the classes."""
         return {"labels": list(self.label_names)}
 
     def load_base(self, section: ModelSection, seed: int) -> BaseModel:
@@ -132,15 +132,15 @@ class HeadTask:
         return load_with_head(section, self.head_config(), self.tokenizer.pad_token_id, seed)
 
     def check_data(self, corpus: Corpus, encoded: Mapping[str, Encoded]) -> list[Finding]:
-        """Nothing more."""
+        """No findings beside those of preflight/."""
         return []
 
     def check_model(self, model: Any) -> list[Finding]:
-        """Nothing more."""
+        """No findings."""
         return []
 
     def finish(self, model: Any, validation: Sequence[Features] | None, precision: Any) -> Self:
-        """As it is."""
+        """The task as it is, and the model with it."""
         return self
 
     def refuse_unknown(self, corpus: Corpus, split: str) -> None:
@@ -174,24 +174,24 @@ class HeadKind:
         return self.task(source.tokenizer, labels_of_config(source), source.longest(None, self.default_length))
 
     def of_adapter(self, folder: Path, source: Source) -> Any:
-        """The number of classes is that of the adapter's head."""
+        """The task of another tool's adapter: it has as many classes as the adapter's head has outputs."""
         labels = labels_of_config(source)
         found = outputs_of_head(folder)
         names = labels if len(labels) == found else [str(index) for index in range(found)]
         return self.task(source.tokenizer, names, source.longest(None, self.default_length))
 
     def check_examples(self, corpus: Corpus) -> list[Finding]:
-        """Nothing more."""
+        """No findings beside those of preflight/."""
         return []
 
     def probe_examples(self) -> list[Example]:
-        """Some texts."""
+        """Some short texts without labels."""
         return [Example(text, None, "probe", row) for row, text in enumerate(PROBE_TEXTS)]
 
 
 PROBE_TEXTS = ("to be or not to be", "that is the question", "?")
 HEAD_NAMES = ("classifier", "score", "out_proj")
-"""How the last layer of a head is called in transformers' models."""
+"""Names that transformers' models give to the last layer of a head."""
 
 
 def labels_of_config(source: Source) -> list[str]:

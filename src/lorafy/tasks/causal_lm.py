@@ -40,11 +40,11 @@ from ..types import (
 )
 
 GENERATIVE = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-"""How the classes of models that write text are called."""
+"""Endings of class names in transformers: models that write text."""
 LOGITS_BYTES = 2**30
-"""For the logits of one micro-batch, of 10 bytes each: bf16, their fp32 copy and its gradient."""
+"""Bytes for the logits of one micro-batch, 10 for each: bf16, its fp32 copy and that one's gradient."""
 PROBE_EXAMPLES, PROBE_POSITIONS, PROBE_LOGITS = 4, 4, 4_096
-"""A vocabulary has up to 150,000 logits a position: the probe keeps some."""
+"""The probe's size: sequences, positions, and logits a position (a vocabulary has up to 150,000)."""
 ANSWER_LENGTH, ANSWER_ROOM = 1.5, 16
 """An answer may be half again as long as the longest reference, and 16 tokens: enough to see that it does not end."""
 
@@ -67,7 +67,7 @@ class CausalLM:
 
     @property
     def tokenizer(self) -> Any:
-        """The encoder's."""
+        """The encoder's tokenizer."""
         return self.encoder.tokenizer
 
     @property
@@ -77,7 +77,7 @@ class CausalLM:
 
     @property
     def max_tokens(self) -> int:
-        """As many as their logits leave room for."""
+        """The most padded tokens of one micro-batch, by LOGITS_BYTES; never fewer than one longest sequence."""
         return max(self.max_length, LOGITS_BYTES // (10 * self.vocab_size))
 
     def encode(self, examples: Sequence[Conversation]) -> Encoded:
@@ -93,17 +93,17 @@ class CausalLM:
         return self.encoder.padded_length(num_tokens)
 
     def measure(self, model: Any, features: Sequence[Features], precision: Any) -> dict[str, float]:
-        """Mean loss over the target tokens, its exponential, and the share of tokens predicted right."""
+        """Mean loss over the target tokens, its exponential, and the share of target tokens predicted right."""
         losses, correct, targets = language.token_sums(model, self.encoder, features, precision, self.max_tokens)
         loss = sum(losses) / sum(targets)
         return {"loss": loss, "perplexity": language.perplexity(loss), "accuracy": sum(correct) / sum(targets)}
 
     def rank(self, metrics: Mapping[str, float]) -> list[float]:
-        """The lower loss."""
+        """The loss with its sign changed: the lower, the better."""
         return [-metrics["loss"]]
 
     def probe(self, features: Sequence[Features]) -> dict[str, Any]:
-        """The shortest sequences, their last supervised positions."""
+        """Inputs for a model: the shortest sequences, with their last supervised positions."""
         batch = self.collate(sorted(features, key=len)[:PROBE_EXAMPLES])
         return {**batch.inputs, "logits_to_keep": batch.inputs["logits_to_keep"][-PROBE_POSITIONS:]}
 
@@ -113,7 +113,7 @@ class CausalLM:
         return logits[..., :: -(-logits.shape[-1] // PROBE_LOGITS)].float().cpu()
 
     def settings(self) -> dict[str, Any]:
-        """How the model is asked."""
+        """Fields of the manifest that say how the model is asked."""
         renderer = self.encoder.renderer
         facts = {"system": renderer.system, "thinking": renderer.thinking, "fingerprint": renderer.fingerprint}
         return {"labels": [], "prompt": facts}
@@ -127,8 +127,8 @@ class CausalLM:
         return base
 
     def check_data(self, corpus: Corpus, encoded: Mapping[str, Encoded]) -> list[Finding]:
-        """How much of the text is learned; and texts that hold the end of an answer: a tokenizer reads its text as the
-        end itself, wherever it stands."""
+        """Findings: how much of the text is learned; and texts that hold the end of an answer: a tokenizer reads its
+        text as the end itself, wherever it stands."""
         end, findings = self.encoder.renderer.end, check_share(encoded)
         for name, examples in corpus.splits.items():
             rows = [example.row for example in examples if any(end in message.content for message in example.messages)]
@@ -138,7 +138,7 @@ class CausalLM:
         return findings
 
     def check_model(self, model: Any) -> list[Finding]:
-        """A frozen output layer stays as it is: what that cannot say, the model cannot learn to say."""
+        """A finding where a frozen output layer cannot say the end of an answer: the model cannot learn to say it."""
         renderer = self.encoder.renderer
         count = 0 if model.get_output_embeddings().weight.requires_grad else twins(model, renderer.end_id)
         if not count:
@@ -150,14 +150,14 @@ class CausalLM:
         return [Finding("end", "warning", message, "use adapter.method=full, or a base whose end token was trained")]
 
     def finish(self, model: Any, validation: Sequence[Features] | None, precision: Any) -> CausalLM:
-        """As it is."""
+        """The task as it is, and the model with it."""
         return self
 
     def refuse_unknown(self, corpus: Corpus, split: str) -> None:
-        """Any text can be scored."""
+        """Refuses nothing: any text can be scored."""
 
     def score(self, trained: Trained, examples: Sequence[Conversation], settings: GenerationSection) -> dict[str, Any]:
-        """What was trained, then its base on the same questions. Raises DataError where no row fits."""
+        """Metrics of what was trained, then of its base on the same questions. Raises DataError where no row fits."""
         encoded = self.encode(examples)
         if not encoded.features:
             raise DataError(Problem("data", f"no row fits into {self.max_length} tokens", "shorten the answers"))
@@ -243,7 +243,7 @@ class CausalLMKind:
         return self._task(source, make_renderer(source.tokenizer), source.longest(None, self.default_length))
 
     def of_adapter(self, folder: Path, source: Source) -> CausalLM:
-        """With the adapter's own tokenizer, where it has one."""
+        """The task of another tool's adapter, with its own tokenizer where it has one."""
         if (folder / "tokenizer_config.json").is_file():
             source = Source(source.section, source.config, folder)
         return self.of_model(source)
@@ -253,7 +253,7 @@ class CausalLMKind:
         return CausalLM(encoder, len(source.tokenizer))
 
     def check_examples(self, corpus: Corpus) -> list[Finding]:
-        """Nothing more."""
+        """No findings beside those of preflight/."""
         return []
 
     def probe_examples(self) -> list[Conversation]:

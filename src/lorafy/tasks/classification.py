@@ -37,7 +37,7 @@ class Classification(HeadTask):
         return KIND
 
     def labels_of(self, example: Example) -> list[int]:
-        """The index of its class."""
+        """The index of its class, in a list of one; IGNORE_INDEX where there is none."""
         return [IGNORE_INDEX if example.label is None else self._index_of[example.label]]
 
     @cached_property
@@ -45,18 +45,18 @@ class Classification(HeadTask):
         return {name: index for index, name in enumerate(self.label_names)}
 
     def head_config(self) -> Mapping[str, Any]:
-        """An output for each class."""
+        """Settings of the head: an output for each class, with its name."""
         return {
             "id2label": dict(enumerate(self.label_names)),
             "label2id": self._index_of,
         }
 
     def measure(self, model: Any, features: Sequence[Features], precision: Any) -> dict[str, float]:
-        """Mean loss, accuracy, macro F1."""
+        """Mean loss over texts, accuracy, macro F1."""
         return quick_metrics(self.encoder.outputs(model, features, precision), class_indices(features))
 
     def rank(self, metrics: Mapping[str, float]) -> list[float]:
-        """Accuracy first, the lower loss on a tie: small validation sets tie often."""
+        """Accuracy first, then the loss with its sign changed: small validation sets tie often."""
         return [metrics["accuracy"], -metrics["loss"]]
 
     def score(self, trained: Trained, examples: Sequence[Example], settings: GenerationSection) -> dict[str, Any]:
@@ -92,11 +92,11 @@ class ClassificationKind(HeadKind):
     view = ClassView()
 
     def claims(self, source: Source) -> bool:
-        """What no other task claims is taken for a classifier."""
+        """False: what no other task claims is taken for a classifier."""
         return False
 
     def check_examples(self, corpus: Corpus) -> list[Finding]:
-        """Labels that cannot be learned."""
+        """Findings on labels that cannot be learned."""
         return check_classes(corpus)
 
 

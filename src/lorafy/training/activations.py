@@ -15,18 +15,20 @@ from ..types import ConfigError, Features, Problem
 from .paths import PlainPath, StepPath
 
 SHARE_OF_FREE = 0.7
-"""Of the free memory; the rest is for gradients, one layer's passing values, and whatever else the machine does."""
+"""The share of the free memory that activations may take; the rest is for gradients, one layer's passing values, and
+whatever else the machine does."""
 
 
 @dataclass(frozen=True)
 class Activations:
-    """What the largest micro-batch keeps for its backward pass, and the memory that is free for it."""
+    """Bytes that the largest micro-batch keeps for its backward pass, and bytes of memory that are free for it."""
 
     kept_bytes: int
     free_bytes: int
 
     @property
     def fit(self) -> bool:
+        """Whether they fit into their share of the free memory."""
         return self.kept_bytes < SHARE_OF_FREE * self.free_bytes
 
 
@@ -55,7 +57,7 @@ def fit_into_memory(path: StepPath, wish: Literal["auto"] | bool, found: Activat
 
 
 def measure_activations(path: StepPath, model: Any, features: Sequence[Features], plan: StepPlan) -> Activations:
-    """Of the heaviest step's largest micro-batch, extrapolated by tokens from its longest example alone.
+    """What the largest micro-batch of the heaviest step keeps, extrapolated by tokens from its longest example alone.
 
     No weight and no random state is changed.
     """
@@ -89,7 +91,7 @@ def measure_activations(path: StepPath, model: Any, features: Sequence[Features]
 
 
 def heaviest_step(features: Sequence[Features], plan: StepPlan) -> int:
-    """Of the first epoch, by its tokens."""
+    """The step of the first epoch with the most tokens, padding not counted."""
     return max(range(plan.steps_per_epoch), key=lambda step: sum(len(features[i]) for i in plan.examples(step)))
 
 

@@ -27,7 +27,7 @@ DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, 
 
 @dataclass
 class Window:
-    """Sums since the last line of metrics."""
+    """Sums over all targets, examples and steps since the last train line of metrics."""
 
     loss_sum: float = 0.0
     score_sum: float = 0.0
@@ -132,6 +132,7 @@ def load_checkpoint(
 
 
 def load_weights(run: RunDirectory, step: int, model: Any) -> None:
+    """Puts the trained tensors of a checkpoint into the model, in place."""
     tensors = load_file(run.checkpoint(step) / WEIGHTS)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     assert set(tensors) == set(parameters), f"checkpoint {step} does not fit the model that its config describes"
@@ -141,6 +142,7 @@ def load_weights(run: RunDirectory, step: int, model: Any) -> None:
 
 
 def trainable_tensors(model: Any) -> dict[str, torch.Tensor]:
+    """The tensors that are trained, by name, on the CPU."""
     return {
         name: parameter.detach().cpu().contiguous()
         for name, parameter in model.named_parameters()
@@ -158,7 +160,7 @@ def remove_later_checkpoints(run: RunDirectory, step: int) -> None:
 
 
 def remove_old_checkpoints(run: RunDirectory, keep: int, best_step: int | None) -> None:
-    """Keeps the latest `keep` and the best."""
+    """Removes all checkpoints but the latest `keep` and the best."""
     for step in run.saved_steps()[:-keep]:
         if step != best_step:
             shutil.rmtree(run.checkpoint(step))

@@ -53,6 +53,7 @@ class ProgressDisplay:
         self._bar.stop()
 
     def on_step(self, stats: StepStats) -> None:
+        """Moves the bar on."""
         loss, score = self._mean("loss", stats.loss), self._mean("score", stats.score)
         speed = self._mean("speed", stats.num_examples / stats.seconds)
         memory = current_memory_bytes() / 2**30
@@ -61,6 +62,7 @@ class ProgressDisplay:
         self._bar.update(self._task, completed=stats.step, figures=figures)
 
     def on_validation(self, record: Mapping[str, Any], is_best: bool) -> None:
+        """Prints a line with the validation's loss and metrics."""
         best = "  [green]best so far[/]" if is_best else ""
         figures = "  ".join(f"{metric.title} {metric.write(record[metric.key])}" for metric in self._validated)
         self._console.print(

@@ -17,7 +17,7 @@ SAMPLES_PER_INTERVAL = 2_000
 """After so many samples the interval doubles: a day at 0.5 s is about 14,000 lines, not 170,000."""
 
 SHORTEST_SECONDS = 0.1
-"""Below this a share of processor time is noise: the kernel counts in ticks of 0.01 s."""
+"""Over less time than this a share of processor time is noise: the kernel counts in ticks of 0.01 s."""
 
 
 class HardwareSampler:

@@ -32,16 +32,20 @@ from .stop_signal import StopSignal
 class Display(Protocol):
     """Who shows the run to a person."""
 
-    def on_step(self, stats: StepStats) -> None: ...
+    def on_step(self, stats: StepStats) -> None:
+        """Called after each step."""
+        ...
 
-    def on_validation(self, record: Mapping[str, Any], is_best: bool) -> None: ...
+    def on_validation(self, record: Mapping[str, Any], is_best: bool) -> None:
+        """Called after each validation with its record of metrics.jsonl."""
+        ...
 
 
 @dataclass
 class Training:
     """One run: what it works on and how far it is.
 
-    features: of the training examples.
+    features: the encoded training examples. num_steps: optimizer steps of the whole run.
     validate: returns the metrics of the validation split as Task.measure does; None where there is none.
     """
 
@@ -109,7 +113,8 @@ class Training:
         return self.progress.step % interval == 0
 
     def _agree(self, received: int | None) -> int | None:
-        """A signal may reach one process only, or each at another step; all stop after the same one."""
+        """The signal that any process received, for all: it may reach one only, or each at another step; all stop after
+        the same one."""
         accelerator = self.stepper.accelerator
         if accelerator.num_processes == 1:
             return received

@@ -30,12 +30,13 @@ def make_optimizer(groups: Sequence[ParameterGroup], config: TrainSection) -> to
 
 
 def warmup_steps(config: TrainSection, num_steps: int) -> int:
-    """`warmup` below 1 is a share of all steps, from 1 on a number of steps."""
+    """Steps of the warm-up: `warmup` below 1 is a share of all steps, from 1 on a number of steps."""
     return math.ceil(config.warmup * num_steps) if config.warmup < 1 else int(config.warmup)
 
 
 def learning_rate_at(step: int, num_steps: int, peak: float, config: TrainSection) -> float:
-    """For the step counted from 1: rises linearly over the warm-up, then follows the schedule to 0 after the last."""
+    """The learning rate of a step counted from 1: it rises linearly over the warm-up, then follows the schedule (linear
+    and cosine: to 0 after the last step)."""
     warmup = warmup_steps(config, num_steps)
     if step <= warmup:
         return peak * step / warmup

@@ -27,7 +27,8 @@ from ..objectives import TEXTS
 from ..types import Batch, Features, LossOutput
 
 MAX_MICRO_BATCH_TOKENS = {"cpu": 4_096, "mps": 4_096, "cuda": GPU_MAX_TOKENS}
-"""Padded tokens of one micro-batch: about 2.5 GB of activations for a BERT-base on a CPU. More is not faster there."""
+"""Most padded tokens of one micro-batch: about 2.5 GB of activations for a BERT-base on a CPU; more is not faster
+there."""
 
 CHECKPOINTING_RENAMED = Version("5.23.0")
 """The transformers from which on gradient checkpointing is called activation checkpointing; the old name goes in 6."""
@@ -35,18 +36,23 @@ CHECKPOINTING_RENAMED = Version("5.23.0")
 CHECK_EXAMPLES = 8
 
 LARGEST_DIFFERENCE = {torch.float32: 1e-4, torch.bfloat16: 0.05}
-"""Of all gradients together, relative: the rounding of float32 through some dozen layers, and of bfloat16 (8 bits)."""
+"""Largest distance of both paths' gradients, all together, relative to the plain ones' length: the rounding of float32
+through some dozen layers, and of bfloat16 (8 bits)."""
 
 
 class StepPath(Protocol):
     """How a step's examples become micro-batches, and a micro-batch its loss."""
 
-    def batches(self, features: Sequence[Features], numbers: Sequence[int], seed: int | None) -> list[Batch]: ...
+    def batches(self, features: Sequence[Features], numbers: Sequence[int], seed: int | None) -> list[Batch]:
+        """A step's examples in micro-batches. numbers: the examples' own. seed: of the fast path's dropout, or None."""
+        ...
 
-    def loss(self, batch: Batch) -> LossOutput: ...
+    def loss(self, batch: Batch) -> LossOutput:
+        """Loss and score of a micro-batch, SUMMED over its targets."""
+        ...
 
     def checkpointed(self) -> StepPath:
-        """The same with activation checkpointing. Raises Unsupported."""
+        """The path with activation checkpointing. Raises Unsupported."""
         ...
 
 
@@ -60,6 +66,7 @@ class PlainPath:
     max_examples: int | None
 
     def batches(self, features: Sequence[Features], numbers: Sequence[int], seed: int | None) -> list[Batch]:
+        """See `StepPath`. Cut by `micro_batches`."""
         of_number = dict(zip(numbers, features, strict=True))
         cuts = micro_batches(
             numbers,
@@ -70,10 +77,12 @@ class PlainPath:
         return [self.task.collate([of_number[number] for number in cut]) for cut in cuts]
 
     def loss(self, batch: Batch) -> LossOutput:
+        """See `StepPath`."""
         with self.precision.autocast():
             return self.task.objective.loss(self.model, batch)
 
     def checkpointed(self) -> PlainPath:
+        """See `StepPath`. Changes the model."""
         bare = self.model.module if isinstance(self.model, DistributedDataParallel) else self.model
         if not bare.supports_gradient_checkpointing:
             raise Unsupported(f"{type(bare).__name__} has no activation checkpointing")
@@ -92,9 +101,11 @@ class FusedLayersPath:
     layers: Sequence[tuple[FusedLinear, Linear]]
 
     def batches(self, features: Sequence[Features], numbers: Sequence[int], seed: int | None) -> list[Batch]:
+        """See `StepPath`."""
         return self.plain.batches(features, numbers, seed)
 
     def loss(self, batch: Batch) -> LossOutput:
+        """See `StepPath`."""
         for layer, linear in self.layers:
             layer.fused = linear
         try:
@@ -104,11 +115,12 @@ class FusedLayersPath:
                 layer.fused = None
 
     def checkpointed(self) -> FusedLayersPath:
+        """See `StepPath`. Changes the model."""
         return replace(self, plain=self.plain.checkpointed())
 
 
 def most_tokens(task: Task, device: torch.device) -> int:
-    """Padded tokens of one micro-batch."""
+    """The most padded tokens of one micro-batch, on this device and for this task."""
     return min(MAX_MICRO_BATCH_TOKENS[device.type], task.max_tokens or MAX_MICRO_BATCH_TOKENS[device.type])
 
 
@@ -133,7 +145,7 @@ def choose_path(
     """The fast path where it can be built and agrees with the plain one on these examples; on a GPU, where which is
     faster depends on the chip and on what is installed, only if it also takes less time for them.
 
-    features: of the first step. resumed: the run took the fast path so far, however long it takes. No weight and no
+    features: the first step's. resumed: the run took the fast path so far, however long it takes. No weight and no
     random state is changed.
     """
     if not fast_wanted:
@@ -173,7 +185,7 @@ def choose_path(
 
 
 def check_examples(features: Sequence[Features], task: Task) -> list[Features]:
-    """The first ones; of texts, those that are labelled as the first one is.
+    """The examples to compare the paths on: the first ones; of texts, those that are labelled as the first one is.
 
     A new head tells no texts apart yet: two classes pull its gradient to opposite sides, and rounding is what is left.
     """
@@ -184,7 +196,7 @@ def check_examples(features: Sequence[Features], task: Task) -> list[Features]:
 
 @dataclass(frozen=True)
 class Check:
-    """Mean losses, and the distance of the two gradients in units of the plain one's length.
+    """Mean losses per target, and the distance of the two gradients in units of the plain one's length.
 
     one_sided: trained tensors that get a gradient on one path only.
     """
@@ -196,8 +208,8 @@ class Check:
 
 
 def compare(plain: StepPath, fast: StepPath, model: Any, features: Sequence[Features]) -> Check:
-    """Both paths on the same examples without dropout. B is drawn at random for it: at its start of zero A has no
-    gradient."""
+    """Holds both paths against each other on the same examples without dropout. B is drawn at random for it: at its
+    start of zero A has no gradient."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     num_targets = sum(feature.num_targets for feature in features)
     with _restored(model, training=False), _random_B(trained):
@@ -214,7 +226,7 @@ def compare(plain: StepPath, fast: StepPath, model: Any, features: Sequence[Feat
 
 
 def seconds_of_a_step(path: StepPath, model: Any, features: Sequence[Features]) -> float:
-    """Of forward and backward with dropout, on the model's GPU: the median of three after two, which compile."""
+    """Seconds of forward and backward with dropout, on the GPU: the median of three after two, which compile."""
     trained = [p for p in model.parameters() if p.requires_grad]
     device = trained[0].device
     seconds = []

@@ -38,5 +38,5 @@ def join_processes() -> None:
 
 
 def is_main_process() -> bool:
-    """False in all but one of a launcher's processes: those train, and neither write nor print."""
+    """Whether this process writes and prints: one of a launcher's processes does, the others only train."""
     return PartialState().is_main_process

@@ -17,7 +17,8 @@ from .paths import StepPath
 
 @dataclass(frozen=True)
 class StepResult:
-    """Over all micro-batches and processes: sums over targets, and the gradient's norm before clipping."""
+    """Loss and score SUMMED over the targets of all micro-batches and processes, and the gradient's norm before
+    clipping."""
 
     loss_sum: float
     score_sum: float
@@ -27,7 +28,7 @@ class StepResult:
 
 @dataclass
 class Stepper:
-    """What a step works on."""
+    """One optimizer step, with all that it works on."""
 
     model: Any
     path: StepPath
@@ -37,7 +38,7 @@ class Stepper:
     precision: Precision
     max_grad_norm: float | None
     after_update: Callable[[int], None]
-    """The adapter method's own work behind an update, given the step's number."""
+    """The adapter method's own work after an update, given the step's number."""
 
     def step(
         self, batches: Sequence[Batch], num_targets: int, learning_rate: float, seed: int, number: int

@@ -26,7 +26,7 @@ def take_path(
     num_processes: int = 1,
     resumed: bool = False,
 ) -> tuple[StepPath, bool]:
-    """How the steps are computed, said to the user; True where it is the fast path."""
+    """The path by which steps are computed, said to the user; True where it is the fast path."""
     first = [features[index] for index in plan.examples(0)]
     choice = choose_path(
         plain, model, fast_wanted=fast_wanted, num_processes=num_processes, features=first, resumed=resumed

@@ -29,13 +29,14 @@ STYLES = {"note": "dim", "warning": "yellow"}
 def announce_run(
     console: Console, run: RunDirectory, prepared: Prepared, built: BuiltModel, precision: Precision
 ) -> None:
+    """Says where the run is written, what it learns from, and which model it trains."""
     console.print(f"[bold]Run[/] {run.path}", highlight=False, soft_wrap=True)
     announce_data(console, prepared)
     announce_model(console, built, precision)
 
 
 def announce_data(console: Console, prepared: Prepared) -> None:
-    """Rows, labels or targets, tokens of each split; then what pre-flight found."""
+    """Prints rows, labels or targets, and tokens of each split; then what pre-flight found."""
     in_tokens = prepared.task.objective.reads == TOKENS
     what = "answer tokens" if in_tokens else "labels"
     table = Table("data", "rows", what, "tokens: median", "longest", box=None, header_style="bold")
@@ -51,7 +52,8 @@ def announce_data(console: Console, prepared: Prepared) -> None:
 
 
 def announce_row(console: Console, prepared: Prepared) -> None:
-    """The first training row, where tokens are the targets, what is trained in colour: nobody has to guess the mask."""
+    """Prints the first training row, where tokens are the targets, what is trained in colour: nobody has to guess the
+    mask."""
     if prepared.task.objective.reads != TOKENS:
         return
     feature = prepared.features["train"][0]
@@ -72,6 +74,7 @@ def trained_text(tokenizer: Any, feature: Features) -> Text:
 
 
 def announce_findings(console: Console, findings: Sequence[Finding]) -> None:
+    """Prints a line for each finding, with what to do about it."""
     for finding in findings:
         fix = f" ({finding.fix})" if finding.fix else ""
         console.print(
@@ -83,6 +86,7 @@ def announce_findings(console: Console, findings: Sequence[Finding]) -> None:
 
 
 def announce_model(console: Console, built: BuiltModel, precision: Precision) -> None:
+    """Prints what is trained in which layers, numbers of parameters, device and precision."""
     if built.targets:
         table = Table(f"{built.method.title} on", "layers", "kind", "inputs -> outputs", box=None, header_style="bold")
         for group in built.targets:
@@ -110,7 +114,7 @@ def announce_model(console: Console, built: BuiltModel, precision: Precision) ->
 
 
 def announce_trained(console: Console, summary: Mapping[str, Any], view: View) -> None:
-    """How long it took, what is kept, and how small it is."""
+    """Prints how long the training took, which step is kept, its size on disk and the peak of memory."""
     best = "the last step's weights are kept (nothing was validated)"
     if summary["best_step"] is not None:
         best = f"the best weights are kept: step {summary['best_step']}, validation {best_value(view, dict(summary))}"

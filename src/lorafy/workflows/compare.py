@@ -47,7 +47,7 @@ def run_comparison(config: RunConfig, stem: str, console: Console) -> tuple[RunD
 
 
 def compared_methods(kind: TaskKind) -> dict[str, AdapterMethod]:
-    """Those that ask to be compared and have something to train here, in their order."""
+    """The methods, by name, that ask to be compared and have something to train here, in their order."""
     every = {name: load_method(name) for name in plugin_names("adapters")}
     usable = {
         name: m for name, m in every.items() if m.compare_order is not None and (kind.has_head or not m.needs_head)
@@ -68,7 +68,7 @@ def _tree_for(prepared: Prepared, name: str, method: AdapterMethod, folder: Path
 
 
 def _row(name: str, title: str, trained: dict[str, Any], voice: str) -> dict[str, Any]:
-    """voice: as of `View.comparison_row`."""
+    """One row of compare_results.json. voice: as of `View.comparison_row`."""
     summary, results = trained["summary"], trained["results"]
     return {
         "method": name,

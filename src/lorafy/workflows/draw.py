@@ -21,7 +21,7 @@ def draw_report(run: RunDirectory, console: Console) -> None:
 
 
 def view_of(run: RunDirectory) -> View:
-    """By the task that the run's files name."""
+    """The view of the task that the run's files name."""
     rows = read_if_there(run.compare_results).get("rows", [])
     files = [read_if_there(run.summary), read_if_there(run.eval_results), read_if_there(run.preflight), *rows]
     task = next((file["task"] for file in files if file.get("task")), None)

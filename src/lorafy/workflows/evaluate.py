@@ -63,7 +63,7 @@ def verify(trained: Trained) -> dict[str, Any] | None:
 
 
 def probe_circumstances(precision: Precision) -> dict[str, Any]:
-    """Where all of these are equal, the same products are summed in the same order."""
+    """Facts that decide how products are summed: where all of them are equal, the order is the same."""
     device = torch.cuda.get_device_name() if precision.device.type == "cuda" else processor_name()
     return {
         "dtype": precision.name,

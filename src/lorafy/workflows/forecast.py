@@ -22,12 +22,13 @@ from .prepare import Prepared
 
 SAMPLED_STEPS = 12
 ADAM_BYTES = 12
-"""A gradient and two running means for each trainable parameter, four bytes each."""
+"""Bytes for each trainable parameter: a gradient and two running means, four bytes each."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """`num_tokens` are real tokens of all steps, `padded_share` how much of the computed tokens is padding."""
+    """What training would cost. `num_tokens` are real tokens of all steps, `padded_share` how much of the computed
+    tokens is padding, `seconds` with all validations."""
 
     num_steps: int
     num_epochs: float

@@ -12,7 +12,8 @@ from ..types import Problem, RunError
 
 
 def run_verb(verb: str, path: Path, what: str, *, even_failed: bool = False) -> dict[str, Any]:
-    """Runs `lorafy VERB PATH --json` and gives what it prints; its messages go to stderr. what: `the evaluation`.
+    """Runs `lorafy VERB PATH --json` and gives what it prints; its messages go to stderr. what: its name in
+    messages, `the evaluation`.
 
     Raises RunError where it fails; with `even_failed` only where it fails without an answer: a failed check is one.
     """

@@ -32,7 +32,7 @@ class Prepared:
 
     @property
     def features(self) -> Mapping[str, list[Features]]:
-        """Of each split."""
+        """The features of each split."""
         return {name: encoded.features for name, encoded in self.encoded.items()}
 
     @cached_property
@@ -42,16 +42,16 @@ class Prepared:
 
     @property
     def num_steps(self) -> int:
-        """Of the whole run."""
+        """Optimizer steps of the whole run."""
         return self.plan.num_steps(self.config.train.num_epochs, self.config.train.max_steps)
 
     @property
     def learning_rate(self) -> float:
-        """The peak: the recipe's, else the method's own."""
+        """The peak learning rate: the recipe's, else the method's own."""
         return self.config.train.learning_rate or load_method(self.config.adapter.method).learning_rate
 
     def report(self, more: Sequence[Finding] = ()) -> dict[str, Any]:
-        """preflight.json. `more`: what was found when the model was built."""
+        """The content of preflight.json. `more`: what was found when the model was built."""
         return self._counts | {"findings": [asdict(finding) for finding in [*self.findings, *more]]}
 
     @cached_property

@@ -113,7 +113,7 @@ class _Sitting:
                 raise Interrupted(stop.signal_number, message) from None
 
     def _stepper(self, step: int | None) -> tuple[Stepper, bool]:
-        """What computes a step; True where it takes the fast path."""
+        """The stepper that computes each step; True where it takes the fast path."""
         prepared, model, method = self.prepared, self.built.model, self.built.method
         section, accelerator = prepared.config.train, self.accelerator
         scaler = torch.amp.GradScaler(accelerator.device.type, enabled=self.precision.scales_loss)
@@ -198,7 +198,8 @@ def _require_same_data(run: RunDirectory, prepared: Prepared) -> None:
 
 
 def _took_fast_path(run: RunDirectory, step: int | None) -> bool:
-    """A resumed run keeps its path: the other one rounds otherwise. True at a run's start."""
+    """Whether the run took the fast path so far: a resumed run keeps its path, the other one rounds otherwise. True at
+    a run's start."""
     return not step or read_json(run.checkpoint(step) / "state.json")["fast_steps"] > 0
 
 
