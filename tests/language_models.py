@@ -13,7 +13,7 @@ from transformers import (
     AutoTokenizer,
     GPT2Config,
     GPT2LMHeadModel,
-    GPT2TokenizerFast,
+    GPT2Tokenizer,
     LlamaConfig,
     LlamaForCausalLM,
     OPTConfig,
@@ -64,7 +64,7 @@ def real_tokenizer(shared_data: Path, name: str) -> Any:
 def byte_tokenizer(*, chat: bool = False) -> Any:
     """A token for each byte; the end is <|endoftext|>, as GPT-2's. `chat`: ChatML with its own tokens."""
     names = [*sorted(ByteLevel.alphabet()), "<|endoftext|>"]
-    tokenizer = GPT2TokenizerFast(vocab={name: index for index, name in enumerate(names)}, merges=[])
+    tokenizer = GPT2Tokenizer(vocab={name: index for index, name in enumerate(names)}, merges=[])
     if chat:
         tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
         tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
@@ -74,8 +74,9 @@ def byte_tokenizer(*, chat: bool = False) -> Any:
 
 def make_language_model(name: str, vocab_size: int, *, dropout: float = 0.0) -> Any:
     """Random weights by seed 0, in eval mode."""
-    shape = {"num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": vocab_size, "hidden_size": WIDTH}
-    end = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), min(256, vocab_size - 1))
+    shape: dict[str, Any] = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": WIDTH}
+    shape |= {"vocab_size": vocab_size}
+    end: dict[str, Any] = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), min(256, vocab_size - 1))
     modern = shape | end | {"intermediate_size": 64, "num_key_value_heads": 2, "max_position_embeddings": POSITIONS}
     configs = {
         "gpt2": lambda: GPT2Config(

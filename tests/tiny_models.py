@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
-    BertTokenizerFast,
+    BertTokenizer,
     DistilBertConfig,
     DistilBertModel,
     GPT2Config,
     GPT2Model,
-    GPT2TokenizerFast,
+    GPT2Tokenizer,
     RobertaConfig,
     RobertaModel,
-    RobertaTokenizerFast,
+    RobertaTokenizer,
 )
 
 from lorafy.config import parse_config
@@ -43,7 +43,7 @@ DROPOUTS = {
 
 
 def save_distilbert(folder: Path, tiny_bert: Path) -> Path:
-    tokenizer = BertTokenizerFast.from_pretrained(tiny_bert, model_max_length=64)
+    tokenizer = BertTokenizer.from_pretrained(tiny_bert, model_max_length=64)
     config = DistilBertConfig(
         vocab_size=len(tokenizer), dim=WIDTH, n_layers=2, n_heads=2, hidden_dim=64, max_position_embeddings=64
     )
@@ -52,7 +52,7 @@ def save_distilbert(folder: Path, tiny_bert: Path) -> Path:
 
 def save_roberta(folder: Path) -> Path:
     names = ["<s>", "<pad>", "</s>", "<unk>", *sorted(ByteLevel.alphabet()), "<mask>"]
-    tokenizer = RobertaTokenizerFast(vocab={name: index for index, name in enumerate(names)}, merges=[])
+    tokenizer = RobertaTokenizer(vocab={name: index for index, name in enumerate(names)}, merges=[])
     config = RobertaConfig(
         vocab_size=len(tokenizer),
         hidden_size=WIDTH,
@@ -70,7 +70,7 @@ def save_roberta(folder: Path) -> Path:
 
 def save_gpt2(folder: Path) -> Path:
     names = [*sorted(ByteLevel.alphabet()), "<|endoftext|>"]
-    tokenizer = GPT2TokenizerFast(vocab={name: index for index, name in enumerate(names)}, merges=[])
+    tokenizer = GPT2Tokenizer(vocab={name: index for index, name in enumerate(names)}, merges=[])
     end = tokenizer.eos_token_id
     config = GPT2Config(
         vocab_size=len(tokenizer),

@@ -438,8 +438,8 @@ from torch import nn
 from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
 
-from lorafy.models.embedded import resolve
 from lorafy.machine.quiet import quiet_transformers
+from lorafy.models.embedded import resolve
 
 torch.manual_seed(123)
 with quiet_transformers():

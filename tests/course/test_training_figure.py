@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from course import figures
-from course.figures import WORDS, language_and_fonts, plot_training_curves
+from course.figures import WORDS, Language, language_and_fonts, plot_training_curves
 from lorafy.scratch import History
 
 HISTORIES = {
@@ -20,7 +20,7 @@ HISTORIES = {
 
 @pytest.mark.parametrize("history", HISTORIES.values(), ids=HISTORIES)
 @pytest.mark.parametrize("language", WORDS)
-def test_a_figure_is_drawn(language: str, history: History, tmp_path: Path) -> None:
+def test_a_figure_is_drawn(language: Language, history: History, tmp_path: Path) -> None:
     path = plot_training_curves(history, tmp_path / "curves.png", language)
     assert path.read_bytes()[:4] == b"\x89PNG"
 
@@ -38,4 +38,4 @@ def test_without_a_chinese_font_the_labels_are_english(
     assert language_and_fonts("zh")[0] == "en"
     assert "install fonts-noto-cjk" in capsys.readouterr().out
     with pytest.raises(ValueError, match="not one of en, zh"):
-        language_and_fonts("de")
+        language_and_fonts("de")  # type: ignore[arg-type]  # what is refused

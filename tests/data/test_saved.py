@@ -22,7 +22,7 @@ def test_prepared_splits_load_and_decode(
     saved: Any = datasets.load_from_disk(str(tmp_path / "prepared"))
     assert {name: len(split) for name, split in saved.items()} == {"train": 56, "validation": 8, "test": 16}
     assert saved["train"].features["label"].names == ["spam", "ham"]
-    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    tokenizer: Any = AutoTokenizer.from_pretrained(tiny_bert)
     for row, example in zip(saved["test"], prepared.corpus.splits["test"], strict=True):
         assert tokenizer.decode(row["input_ids"]).replace(" ", "") == f"[CLS]{example.text}[SEP]".replace(" ", "")
         assert len(row["attention_mask"]) == len(row["input_ids"])

@@ -7,7 +7,9 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = re.compile(r"https://(?:github\.com/lorafy/lorafy/(?:blob|tree)|raw\.githubusercontent\.com/lorafy/lorafy)/main/(.*)")
+OURS = re.compile(
+    r"https://(?:github\.com/lorafy/lorafy/(?:blob|tree)|raw\.githubusercontent\.com/lorafy/lorafy)/main/(.*)"
+)
 
 
 def links(page: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import warnings
+from typing import Any
 
 import pytest
 import sacrebleu
@@ -46,7 +47,7 @@ def test_several_references_of_different_numbers():
     references = [[ENGLISH[0], NEAR[0]], [ENGLISH[1]], [ENGLISH[2], "42", NEAR[2]]]
     answers = ["The cat was happy on a mat.", NEAR[1], "The answer is 42."]
     found = text_metrics(answers, references)
-    streams = [[several[0] for several in references], [NEAR[0], None, "42"], [None, None, NEAR[2]]]
+    streams: list[list[Any]] = [[several[0] for several in references], [NEAR[0], None, "42"], [None, None, NEAR[2]]]
     assert found["bleu"] == sacrebleu.corpus_bleu(answers, streams).score
     assert found["chrf"] == sacrebleu.corpus_chrf(answers, streams).score
     assert found["bleu"] > text_metrics(answers, alone(ENGLISH))["bleu"]

@@ -11,6 +11,7 @@ from lorafy.config.schema import ModelSection
 from lorafy.inference.classify import Classifier
 from lorafy.inference.trained import Trained
 from lorafy.models.precision import Precision
+from lorafy.tasks.classification import Classification
 from lorafy.types import Example
 from tiny_models import LABELS, build, logits_of, make_config, move_trainable
 from tolerances import FLOAT32_ROUNDING, FLOAT64_ROUNDING
@@ -31,6 +32,7 @@ def trained(tiny_bert: Path, sms_csv: Path) -> tuple[Classifier, Trained]:
         head.bias[0] += (logits[:, 1] - logits[:, 0]).median()
     section = ModelSection(path=str(tiny_bert))
     loaded = Trained(built.model.eval(), prepared.task, built.method, None, None, built.base, CPU, section)
+    assert isinstance(prepared.task, Classification)
     return Classifier(loaded, prepared.task.encoder, prepared.task.label_names), loaded
 
 

@@ -97,7 +97,8 @@ def scripted(encoder: ConversationEncoder, question: list[Message], ids: list[in
 
 def plain_greedy(model: Any, encoder: ConversationEncoder, messages: list[Message], most: int) -> list[int]:
     """The likeliest token after the whole text so far, again and again: no cache, no padding, no library."""
-    ids, written = encoder.renderer.question_ids(messages), []
+    ids = encoder.renderer.question_ids(messages)
+    written: list[int] = []
     ends = stop_ids(model, encoder)
     with torch.inference_mode():
         while len(written) < most:
@@ -340,4 +341,5 @@ def test_a_long_question_does_not_shorten_the_answers_beside_it(tellers):
 
 
 def test_no_question_no_answer(tellers):
-    assert generate(*tellers["gpt2"], [], greedy(), PLAIN) == []
+    model, encoder = tellers["gpt2"]
+    assert generate(model, encoder, [], greedy(), PLAIN) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from three_ways import (
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
+from lorafy.engine.encoder import Encoder
 from lorafy.engine.fast_path import read_network
 from lorafy.engine.packed import pack_texts
 from lorafy.kernels import compiled, reference
@@ -46,7 +48,7 @@ class Logits(nn.Module):
 @pytest.fixture
 def bert() -> BertForSequenceClassification:
     """float64, 2 layers, no dropout."""
-    config = BertConfig(
+    config = BertConfig(  # type: ignore[call-arg]  # the last two are read, though its signature lacks them
         vocab_size=50,
         hidden_size=32,
         num_hidden_layers=2,
@@ -65,7 +67,7 @@ def bert() -> BertForSequenceClassification:
 
 
 @pytest.fixture
-def pair(bert: BertForSequenceClassification) -> tuple[nn.Module, nn.Module]:
+def pair(bert: BertForSequenceClassification) -> tuple[nn.Module, Any]:
     """LoRA on query and value, by hand and by peft, with the same A and B."""
     by_hand = copy.deepcopy(bert)
     report = replace_linear_with_lora(by_hand, rank=4, alpha=8, skip=("key", "dense", "classifier"))
@@ -83,7 +85,7 @@ def batch(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return ids, (torch.arange(9) < lengths).long(), torch.randint(0, NUM_LABELS, (5,), generator=generator)
 
 
-def test_forward_and_gradients(pair: tuple[nn.Module, nn.Module]) -> None:
+def test_forward_and_gradients(pair: tuple[nn.Module, Any]) -> None:
     by_hand, by_peft = pair
     ids, mask, _ = batch()
     ours, theirs = Logits(by_hand)(ids, mask), Logits(by_peft)(ids, mask)
@@ -101,12 +103,12 @@ def test_forward_and_gradients(pair: tuple[nn.Module, nn.Module]) -> None:
         assert apart(grad, parameter.grad) <= FLOAT64_ROUNDING, (layer, matrix)
 
 
-def test_what_is_trained_is_the_same(pair: tuple[nn.Module, nn.Module]) -> None:
+def test_what_is_trained_is_the_same(pair: tuple[nn.Module, Any]) -> None:
     ours, theirs = (sum(p.numel() for p in model.parameters() if p.requires_grad) for model in pair)
     assert ours == theirs == 4 * 4 * (32 + 32)
 
 
-def test_ten_steps_of_sgd(pair: tuple[nn.Module, nn.Module]) -> None:
+def test_ten_steps_of_sgd(pair: tuple[nn.Module, Any]) -> None:
     by_hand, by_peft = pair
     losses = []
     start = {key: parameter.detach().clone() for key, parameter in lora_parameters(by_hand).items()}
@@ -125,7 +127,7 @@ def test_ten_steps_of_sgd(pair: tuple[nn.Module, nn.Module]) -> None:
     assert_all_close({key: parameters[peft_name(*key)] for key in ours}, ours, FLOAT64_ROUNDING)
 
 
-def test_merged_models(pair: tuple[nn.Module, nn.Module], bert: BertForSequenceClassification) -> None:
+def test_merged_models(pair: tuple[nn.Module, Any], bert: BertForSequenceClassification) -> None:
     """Weight by weight, and back to the base again."""
     by_hand, by_peft = pair
     ids, mask, _ = batch()
@@ -141,16 +143,18 @@ def test_merged_models(pair: tuple[nn.Module, nn.Module], bert: BertForSequenceC
 
 
 @pytest.fixture(params=[reference, pytest.param(compiled, marks=needs_compiler)], ids=["reference", "compiled"])
-def fast(pair: tuple[nn.Module, nn.Module], request: pytest.FixtureRequest) -> FastModel:
+def fast(pair: tuple[nn.Module, Any], request: pytest.FixtureRequest) -> FastModel:
     """The fast path over peft's twin in float32, its finest."""
     return FastModel(copy.deepcopy(pair[1]).float(), request.param)
 
 
 class FastModel(nn.Module):
-    def __init__(self, model: nn.Module, operations: ModuleType):
+    def __init__(self, model: Any, operations: ModuleType):
         super().__init__()
         self.model = model
-        self.network = read_network(model.get_base_model(), TEXTS, torch.float32)
+        network = read_network(model.get_base_model(), TEXTS, torch.float32)
+        assert isinstance(network, Encoder)
+        self.network = network
         self.operations = operations
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -162,7 +166,7 @@ class FastModel(nn.Module):
         return dict(self.model.named_parameters())[peft_name(layer, matrix)]
 
 
-def test_the_fast_path_forward_and_backward(pair: tuple[nn.Module, nn.Module], fast: FastModel) -> None:
+def test_the_fast_path_forward_and_backward(pair: tuple[nn.Module, Any], fast: FastModel) -> None:
     by_hand, _ = pair
     ids, mask, _ = batch()
     ours, theirs = Logits(by_hand)(ids, mask), fast(ids, mask)
@@ -176,7 +180,7 @@ def test_the_fast_path_forward_and_backward(pair: tuple[nn.Module, nn.Module], f
         assert apart(grad, parameter.grad) <= FLOAT32_ROUNDING, key
 
 
-def test_ten_steps_of_sgd_on_the_fast_path(pair: tuple[nn.Module, nn.Module], fast: FastModel) -> None:
+def test_ten_steps_of_sgd_on_the_fast_path(pair: tuple[nn.Module, Any], fast: FastModel) -> None:
     by_hand, _ = pair
     losses = []
     for model in (Logits(by_hand), fast):

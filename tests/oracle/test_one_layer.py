@@ -50,7 +50,7 @@ def layer_of(
     return layer
 
 
-def peft_layer(layer: LinearWithLoRA) -> tuple[nn.Module, list[nn.Parameter]]:
+def peft_layer(layer: LinearWithLoRA) -> tuple[Any, list[nn.Parameter]]:
     twin = peft_twin(nn.Sequential(OrderedDict(only=layer.linear)), nn.Sequential(OrderedDict(only=layer)))
     parameters = dict(twin.named_parameters())
     return twin, [parameters[peft_name("only", matrix)] for matrix in "AB"]

@@ -38,7 +38,7 @@ def fill_lora(model: nn.Module, seed: int = 5) -> None:
             layer.lora.lora_B.copy_(draw(len(layer.lora.lora_B), rank, seed=seed + 2 * index + 1, scale=rank**-0.5))
 
 
-def peft_twin(base: nn.Module, by_hand: nn.Module) -> nn.Module:
+def peft_twin(base: nn.Module, by_hand: nn.Module) -> Any:
     """peft's LoRA on a copy of `base`, on the same layers as `by_hand`, with its A and B."""
     layers = dict(lora_layers(by_hand))
     first = next(iter(layers.values())).lora

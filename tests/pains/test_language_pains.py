@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 import lorafy
 from language_models import SUMS, byte_tokenizer, save_language_model, write_rows
 from lorafy.config.schema import RunConfig
+from lorafy.contracts import Task
 from lorafy.inference import generate as generation
 from lorafy.run_directory import RunDirectory, read_json
 from lorafy.tasks.causal_lm import CausalLM
@@ -41,7 +42,7 @@ def finished(config, tmp_path_factory) -> RunDirectory:
     return train(config, tmp_path_factory.mktemp("pains") / "run")
 
 
-def targets_of(task: CausalLM, feature: Features) -> str:
+def targets_of(task: Task, feature: Features) -> str:
     return task.tokenizer.decode([label for label in feature.labels if label != IGNORE_INDEX])
 
 
@@ -52,6 +53,7 @@ def given_of(feature: Features) -> list[int]:
 def test_01_the_end_is_learned_though_it_pads(config):
     prepared = prepare(config)
     task, features = prepared.task, prepared.features["train"]
+    assert isinstance(task, CausalLM)
     assert task.tokenizer.pad_token_id == task.tokenizer.eos_token_id == task.encoder.renderer.end_id
     assert all(feature.labels[-1] == task.encoder.renderer.end_id for feature in features)
     batch = task.collate(features)
@@ -154,7 +156,7 @@ def test_15_training_generation_and_chat_ask_with_the_same_tokens(finished, conf
     assert set(asked) == trained and len(asked) == len(questions)
     model.chat().ask(questions[0])
     assert asked[-1] in trained
-    tokenizer = AutoTokenizer.from_pretrained(finished.adapter)
+    tokenizer: Any = AutoTokenizer.from_pretrained(finished.adapter)
     plain = tokenizer.apply_chat_template([{"role": "user", "content": questions[0]}], add_generation_prompt=True)
     assert tuple(plain["input_ids"]) == asked[-1]
 

@@ -138,7 +138,7 @@ def test_12_a_resumed_run_is_the_same_run(short, finished, tmp_path: Path, monke
 def test_14_what_is_trained_is_float32(base_models, sms_csv, dtype: str):
     built, _ = build(make_config(base_models["bert"], sms_csv, model={"dtype": dtype}))
     hold_frozen_weights(built.model, getattr(torch, dtype))
-    kinds = {p.requires_grad: set() for p in built.model.parameters()}
+    kinds: dict[bool, set[torch.dtype]] = {p.requires_grad: set() for p in built.model.parameters()}
     for parameter in built.model.parameters():
         kinds[parameter.requires_grad].add(parameter.dtype)
     assert kinds[True] == {torch.float32} and getattr(torch, dtype) in kinds[False]

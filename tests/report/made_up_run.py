@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from lorafy.run_directory import RunDirectory, write_json, write_text
 
 CHINESE = ["财经", "房产", "股票", "教育", "科技", "社会", "时政", "体育", "游戏", "娱乐"]
 SPAM = ["ham", "spam"]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Callable[..., RunDirectory]:
+    """make_run(labels, passed=..., with_gpu=...) -> a finished and evaluated run."""
+    return lambda labels=SPAM, **choices: made_up_run(tmp_path / "sms-spam-1", labels, **choices)
 
 
 def made_up_run(path: Path, labels: list[str], passed: bool = True, with_gpu: bool = False) -> RunDirectory:
@@ -306,7 +314,7 @@ def language_preflight() -> dict[str, Any]:
 
 def language_compare_rows() -> list[dict[str, Any]]:
     base = {"trainable_parameters": 0, "peak_memory_bytes": None, "seconds": None, "bytes_on_disk": None}
-    costs = {
+    costs: dict[str, dict[str, Any]] = {
         "base": {**base, "learning_rate": None},
         "lora": {"trainable_parameters": 600_000, "peak_memory_bytes": 860e6, "seconds": 21.4, "bytes_on_disk": 2.4e6},
         "full": {"trainable_parameters": 494e6, "peak_memory_bytes": 6.1e9, "seconds": 77.0, "bytes_on_disk": 988e6},
@@ -324,7 +332,7 @@ def language_compare_rows() -> list[dict[str, Any]]:
             }
             for sample in LANGUAGE_SAMPLES
         ]
-        facts = {"method": method, "title": titles[method], "task": "causal_lm", "samples": answers}
+        facts: dict[str, Any] = {"method": method, "title": titles[method], "task": "causal_lm", "samples": answers}
         facts |= {"split": "test", "num_examples": 200}
         scores = {key: metrics["generation"][key] for key in ("exact_match", "bleu", "chrf", "rouge_l")}
         total = {"total_parameters": 494_000_000, "learning_rate": 2e-4 if method == "lora" else 2e-5}

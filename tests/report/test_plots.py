@@ -1,4 +1,5 @@
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,7 +121,7 @@ def test_the_title_says_whose_intervals_overlap():
 
 
 def test_methods_with_only_an_accuracy_are_drawn(tmp_path):
-    rows = [{"method": "lora", "accuracy": 0.9}, {"method": "full", "accuracy": None}]
+    rows: list[dict[str, Any]] = [{"method": "lora", "accuracy": 0.9}, {"method": "full", "accuracy": None}]
     path, _ = draw_compare(rows, tmp_path / "compare.png", ClassView())
     assert path is not None and path.is_file()
     assert draw_compare(rows[1:], tmp_path / "none.png", ClassView()) == (None, None)

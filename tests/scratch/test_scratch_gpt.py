@@ -7,12 +7,13 @@ import torch
 from torch.nn import functional
 
 from lorafy.scratch import CausalSelfAttention, SimpleGPTForClassification, count_parameters
+from lorafy.scratch.gpt import Read
 from tolerances import FLOAT64_ROUNDING
 
 PAD = 19
 
 
-def small_gpt(read: str = "last_real", seed: int = 123) -> SimpleGPTForClassification:
+def small_gpt(read: Read = "last_real", seed: int = 123) -> SimpleGPTForClassification:
     model = SimpleGPTForClassification(
         20, 32, num_classes=3, width=16, num_heads=2, num_layers=2, hidden=24, read=read, seed=seed
     )
@@ -49,7 +50,12 @@ def test_padding_changes_what_is_read_at_the_last_position() -> None:
 def test_what_is_computed_is_not_more_than_the_longest_text(monkeypatch: pytest.MonkeyPatch) -> None:
     model, widths = small_gpt(), []
     embed = model.token_embedding.forward
-    monkeypatch.setattr(model.token_embedding, "forward", lambda ids: widths.append(ids.shape[1]) or embed(ids))
+
+    def watched(ids: torch.Tensor) -> torch.Tensor:
+        widths.append(ids.shape[1])
+        return embed(ids)
+
+    monkeypatch.setattr(model.token_embedding, "forward", watched)
     model(*padded_rows(32))
     assert widths == [4]
 
@@ -85,7 +91,8 @@ def test_the_course_size() -> None:
     block = 4 * (256 * 256 + 256) + (256 * 512 + 512) + (512 * 256 + 256) + 4 * 256
     total = 757 * 256 + 200 * 256 + 4 * block + 2 * 256 + (256 * 2 + 2)
     assert count_parameters(model) == (total, total)
-    assert model.blocks[0].attention.num_heads == 8
+    attention = model.blocks[0].attention
+    assert isinstance(attention, CausalSelfAttention) and attention.num_heads == 8
 
 
 def test_weights_come_from_the_seed_alone() -> None:
@@ -103,4 +110,4 @@ def test_wrong_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="shared out evenly"):
         SimpleGPTForClassification(10, 8, width=10, num_heads=4)
     with pytest.raises(ValueError, match="last_real"):
-        SimpleGPTForClassification(10, 8, read="last")
+        SimpleGPTForClassification(10, 8, read="last")  # type: ignore[arg-type]  # what is refused

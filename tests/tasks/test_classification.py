@@ -100,16 +100,19 @@ def test_padded_equals_unpadded_on_every_architecture(base_models, sms_csv, name
 def test_an_empty_text_is_scored_like_any_other(base_models, sms_csv, name: str):
     """A tokenizer without special tokens (GPT-2's) makes nothing of it."""
     built, prepared = build(make_config(base_models[name], sms_csv))
-    features = prepared.task.encode([example(""), example("ok")]).features
-    scores = prepared.task.encoder.outputs(built.model.eval(), features, PLAIN)
+    task = prepared.task
+    assert isinstance(task, Classification)
+    features = task.encode([example(""), example("ok")]).features
+    scores = task.encoder.outputs(built.model.eval(), features, PLAIN)
     assert scores.isfinite().all()
-    alone = prepared.task.encoder.outputs(built.model, features[:1], PLAIN)
+    alone = task.encoder.outputs(built.model, features[:1], PLAIN)
     torch.testing.assert_close(alone[0], scores[0], rtol=FLOAT32_ROUNDING, atol=FLOAT32_ROUNDING)
 
 
 def test_scores_stand_in_the_order_given_and_stay_under_the_limit(base_models, sms_csv):
     built, prepared = build(make_config(base_models["bert"], sms_csv))
     task, sizes = prepared.task, []
+    assert isinstance(task, Classification)
     features = [f for f in prepared.features["train"] for _ in range(12)]
     model = built.model.eval()
 
@@ -125,6 +128,7 @@ def test_scores_stand_in_the_order_given_and_stay_under_the_limit(base_models, s
 
 def test_no_text_no_scores(base_models, sms_csv):
     built, prepared = build(make_config(base_models["bert"], sms_csv))
+    assert isinstance(prepared.task, Classification)
     assert prepared.task.encoder.outputs(built.model, [], PLAIN).shape == (0, 2)
 
 
