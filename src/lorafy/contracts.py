@@ -186,8 +186,11 @@ class Records(Protocol):
     def accept(self, example: Any, config: Any) -> Any:
         """The example with its label as this task reads it. Raises DataError; the caller names the source."""
 
-    def settle(self, splits: dict[str, list[Any]], table: Any, config: Any) -> Settled:
-        """Names labels and takes out what cannot be scored, in place. table: of the training split."""
+    def settle(self, splits: dict[str, list[Any]], named: Sequence[str] | None, config: Any) -> Settled:
+        """Names labels and takes out what cannot be scored, in place.
+
+        named: the names that the data set itself gives to its class indices, where it has such.
+        """
 
     def to_dataset(self, corpus: Any, features: Mapping[str, Sequence[Features]], split: str) -> Any:
         """An encoded split as a data set of the `datasets` library."""

@@ -58,12 +58,10 @@ class YesNo(HeadTask):
     def rank(self, metrics: Mapping[str, float]) -> list[float]:
         return [metrics["right"]]
 
-    def score(self, trained: Trained, examples: Sequence[Example], settings: GenerationSection) -> dict[str, Any]:
-        trained.merge()
-        trained.place()
-        features = self.encode(examples).features
-        metrics = self.measure(trained.model, features, trained.precision)
-        return {"num_examples": len(examples), "labels": list(self.label_names), "metrics": metrics}
+    def judge(self, outputs: Any, features: Sequence[Features], examples: Sequence[Example]) -> dict[str, Any]:
+        output = self.objective.of_outputs(outputs, torch.tensor([one.labels[0] for one in features]))
+        metrics = {"loss": output.loss_sum.item() / len(features), "right": output.score_sum.item() / len(features)}
+        return {"labels": list(self.label_names), "metrics": metrics}
 
     def ready(self, trained: Trained, settings: GenerationSection, seed: int) -> Answers:
         return Answers(trained, self.encoder)

@@ -38,7 +38,7 @@ class ConversationRecords:
         """The conversation as it is: it has no label to read."""
         return example
 
-    def settle(self, splits: dict[str, list[Conversation]], table: Any, config: RunConfig) -> Settled:
+    def settle(self, splits: dict[str, list[Conversation]], named: Any, config: RunConfig) -> Settled:
         """Names the rows whose messages are blank; there are no classes."""
         problems = []
         for name, examples in splits.items():

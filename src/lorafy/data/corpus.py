@@ -98,7 +98,8 @@ def load_corpus(
         lambda name: _each(raw[name], lambda example: records.accept(example, config), tables[name]),
         problems,
     )
-    settled = records.settle(splits, tables.get("train"), config)
+    named = _names_of_classes(tables["train"], config.data, form) if "train" in splits else None
+    settled = records.settle(splits, named, config)
     problems += settled.problems
     if problems:
         raise DataError(problems)
@@ -142,6 +143,12 @@ def _examples(table: Table, data: DataSection, form: str) -> list[Any]:
     return _each(
         list(pairs), lambda pair: plugin.parse(pair[0], columns, table.source, pair[1], table.label_names), table
     )
+
+
+def _names_of_classes(table: Table, data: DataSection, form: str) -> list[str] | None:
+    """The names that the data set itself gives to the class indices of its label column (ClassLabel)."""
+    columns = load_plugin("formats", form).resolve_columns(table.columns, data.columns, table.source)
+    return table.label_names.get(str(columns.label))
 
 
 def _each(items: Sequence[Any], read: Callable[[Any], Any], table: Table) -> list[Any]:

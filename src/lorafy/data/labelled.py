@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,11 +14,9 @@ import datasets
 
 from ..config.schema import RunConfig
 from ..contracts import Settled
-from ..formats import labelled
 from ..formats.labelled import label_text
 from ..types import DataError, Example, Features, Finding, Problem
 from .rows import rows_without
-from .sources import Table
 
 
 class LabelledRecords:
@@ -30,7 +30,7 @@ class LabelledRecords:
     settings: Sequence[str] = ()
 
     def uses(self, form: str) -> Sequence[str]:
-        """Settings of data that are about its labels."""
+        """Keys of the data section that are about labels."""
         return self.settings
 
     def suits(self, examples: Sequence[Example], config: RunConfig) -> str | None:
@@ -45,7 +45,7 @@ class LabelledRecords:
         """Whether the row has no label, or what stands for none in a split that is not to be scored."""
         return example.label is None
 
-    def settle(self, splits: dict[str, list[Example]], table: Table | None, config: RunConfig) -> Settled:
+    def settle(self, splits: dict[str, list[Example]], named: Sequence[str] | None, config: RunConfig) -> Settled:
         """Leaves out splits without labels, names rows without text or label, then names the classes."""
         notes, problems = self._drop_unlabelled(splits, config), []
         for name, examples in splits.items():
@@ -55,7 +55,7 @@ class LabelledRecords:
                 if rows:
                     problems.append(rows_without(name, rows, len(examples), what))
         problems += self.rename(splits, config)
-        names = self.label_names(splits["train"], table, config) if not problems and table and "train" in splits else []
+        names = self.label_names(splits["train"], named, config) if not problems and "train" in splits else []
         return Settled(list(names), notes, problems)
 
     def _drop_unlabelled(self, splits: dict[str, list[Example]], config: RunConfig) -> list[Finding]:
@@ -73,12 +73,19 @@ class LabelledRecords:
         """Gives labels the recipe's names, in place."""
         return []
 
-    def label_names(self, examples: Sequence[Example], table: Table, config: RunConfig) -> list[str]:
+    def label_names(self, examples: Sequence[Example], named: Sequence[str] | None, config: RunConfig) -> list[str]:
         """The classes in the order of their indices; none where there are no classes."""
         return []
 
+    def class_names(self, shown: set[str], named: Sequence[str] | None, config: RunConfig) -> list[str]:
+        """Names of the classes: the recipe's, else the data set's own in its order (ClassLabel), else `shown`:
+        numbers by size, names by the alphabet. shown: the classes of train."""
+        if config.data.labels is not None:
+            return config.data.labels
+        return list(named) if named is not None and shown <= set(named) else in_order(shown)
+
     def label_feature(self, corpus: Any) -> Any:
-        """What a label is to the `datasets` library."""
+        """The type of the label column in the `datasets` library."""
         raise NotImplementedError
 
     def to_dataset(self, corpus: Any, features: Mapping[str, Sequence[Features]], split: str) -> datasets.Dataset:
@@ -107,24 +114,28 @@ class LabelledRecords:
 
 
 class ClassRecords(LabelledRecords):
-    """One class a text."""
+    """Texts with one class each."""
 
     is_default = True
     settings = ("labels", "balance")
 
     def accept(self, example: Example, config: RunConfig) -> Example:
-        """The label's one spelling. Raises DataError for several labels."""
+        """The example with its label in its one spelling. Raises DataError for several labels."""
         label = example.label
-        if isinstance(label, list | Mapping):
-            label = list(label)
-            if len(label) > 1:
-                message = f"a text holds {len(label)} labels (row {example.row}): one label a text is learned here"
+        if isinstance(label, Mapping):
+            message = f"it is a list of columns ({', '.join(label)}): classification reads the label from one column"
+            fix = "write one name without brackets, or set task=multi_label for columns of 0 and 1"
+            raise DataError(Problem("data.columns.label", message, fix))
+        listed = as_list(label)
+        if listed is not None:
+            if len(listed) > 1:
+                message = f"a text holds {len(listed)} labels (row {example.row}): one label a text is learned here"
                 raise DataError(Problem("data.columns.label", message, "keep one label a row, or set task=multi_label"))
-            label = label[0] if label else None
+            label = listed[0] if listed else None
         return replace(example, label=label_text(label))
 
     def is_absent(self, example: Example) -> bool:
-        """-1 is GLUE's."""
+        """Whether the row has no label; -1 is GLUE's for none."""
         return example.label in (None, "-1")
 
     def rename(self, splits: dict[str, list[Example]], config: RunConfig) -> list[Problem]:
@@ -147,28 +158,35 @@ class ClassRecords(LabelledRecords):
                     examples[index] = replace(example, label=numbered[str(example.label)])
         return problems
 
-    def label_names(self, examples: Sequence[Example], table: Table, config: RunConfig) -> list[str]:
-        """The recipe's, else in the data set's own order where it has one (ClassLabel), numbers by size, else by the
-        alphabet."""
-        if config.data.labels is not None:
-            return config.data.labels
-        labels = {example.label for example in examples if example.label is not None}
-        column = labelled.resolve_columns(table.columns, config.data.columns, table.source).label
-        named = table.label_names.get(str(column))
-        return named if named is not None and labels <= set(named) else in_order(labels)
+    def label_names(self, examples: Sequence[Example], named: Sequence[str] | None, config: RunConfig) -> list[str]:
+        """See `class_names`."""
+        return self.class_names({name for example in examples for name in example.classes}, named, config)
 
     def label_feature(self, corpus: Any) -> Any:
         """Class indices that carry their names."""
         return datasets.ClassLabel(names=list(corpus.label_names))
 
 
+def as_list(label: Any) -> list[Any] | None:
+    """A list as it is, or out of its text, as csv files hold it (JSON's, or Python's: `['a', 'b']`); None for what is
+    none."""
+    if isinstance(label, str) and label.strip().startswith("["):
+        for read in (json.loads, ast.literal_eval):
+            try:
+                label = read(label.strip())
+            except (ValueError, SyntaxError, TypeError, RecursionError):
+                continue
+            break
+    return label if isinstance(label, list) else None
+
+
 def in_order(names: set[str]) -> list[str]:
-    """Numbers by size, else by the alphabet."""
+    """The names in order: numbers by size, else by the alphabet."""
     if all(is_number(name) for name in names):
         return sorted(names, key=lambda name: (Decimal(name), name))
     return sorted(names)
 
 
 def is_number(text: str) -> bool:
-    """Whether it is written as a number: `-1`, `0.5`."""
+    """Whether a text is written as a number: `-1`, `0.5`."""
     return re.fullmatch(r"[+-]?[0-9]+(\.[0-9]+)?", text) is not None

@@ -275,11 +275,9 @@ def _tables_of(loaded: Any, source: str, where: str, split: str) -> dict[str, Ta
 def _table_of(split: Any, source: str) -> Table:
     import datasets
 
-    names = {
-        column: list(feature.names)
-        for column, feature in split.features.items()
-        if isinstance(feature, datasets.ClassLabel)
-    }
+    lists = (datasets.List, datasets.LargeList)
+    held = {name: kind.feature if isinstance(kind, lists) else kind for name, kind in split.features.items()}
+    names = {name: list(kind.names) for name, kind in held.items() if isinstance(kind, datasets.ClassLabel)}
     columns = [name for name in split.column_names if name not in ("input_ids", "attention_mask", "token_type_ids")]
     records = split.select_columns(columns).to_list()
     return Table(source, columns, records, range(1, len(records) + 1), names)

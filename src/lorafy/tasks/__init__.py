@@ -6,16 +6,18 @@ What every task on texts with a head shares stands here; a task's file says what
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from ..config.schema import ModelSection, RunConfig
+from ..config.schema import GenerationSection, ModelSection, RunConfig
 from ..contracts import Records as Records
 from ..contracts import TaskKind
 from ..data.corpus import Corpus, load_corpus
 from ..encoding.texts import TextEncoder
+from ..inference.trained import Trained
 from ..models.load import BaseModel, Source, load_with_head
 from ..plugins import load_method, load_plugin, plugin_names
 from ..types import Batch, DataError, Encoded, Example, Features, Finding, ModelError, Problem
@@ -80,7 +82,7 @@ def _untrainable(config: RunConfig, task: str) -> list[Problem]:
 class HeadTask:
     """A task whose model reads a whole text and says something of it by a head. See `Task`.
 
-    A subclass adds `name`, `kind`, `objective`, `labels_of`, `head_config`, `measure`, `rank`, `score`, `ready`.
+    A subclass adds `name`, `kind`, `objective`, `labels_of`, `head_config`, `measure`, `rank`, `judge`, `ready`.
     """
 
     tokenizer: Any
@@ -142,6 +144,26 @@ class HeadTask:
     def finish(self, model: Any, validation: Sequence[Features] | None, precision: Any) -> Self:
         """The task as it is, and the model with it."""
         return self
+
+    def score(self, trained: Trained, examples: Sequence[Example], settings: GenerationSection) -> dict[str, Any]:
+        """What `judge` says of a split, with its size and the seconds that reading it took."""
+        trained.merge()
+        trained.place()
+        started = time.perf_counter()
+        features = self.encode(examples).features
+        outputs = self.encoder.outputs(trained.model, features, trained.precision)
+        seconds = time.perf_counter() - started
+        return {
+            "num_examples": len(examples),
+            "num_truncated": sum(feature.truncated for feature in features),
+            **self.judge(outputs, features, examples),
+            "seconds": round(seconds, 3),
+            "examples_per_second": round(len(examples) / seconds, 1),
+        }
+
+    def judge(self, outputs: Any, features: Sequence[Features], examples: Sequence[Example]) -> dict[str, Any]:
+        """eval_results.json's `metrics` and what the view shows. outputs: of the head (N, C), fp32, on the CPU."""
+        raise NotImplementedError
 
     def refuse_unknown(self, corpus: Corpus, split: str) -> None:
         """Raises DataError for classes that the model does not know."""

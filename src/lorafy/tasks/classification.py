@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,23 +58,13 @@ class Classification(HeadTask):
         """Accuracy first, then the loss with its sign changed: small validation sets tie often."""
         return [metrics["accuracy"], -metrics["loss"]]
 
-    def score(self, trained: Trained, examples: Sequence[Example], settings: GenerationSection) -> dict[str, Any]:
-        """Metrics, worst mistakes and times. Every example needs a label."""
-        trained.merge()
-        trained.place()
-        started = time.perf_counter()
-        features = self.encode(examples).features
-        scores = self.encoder.outputs(trained.model, features, trained.precision)
-        seconds = time.perf_counter() - started
+    def judge(self, outputs: Any, features: Sequence[Features], examples: Sequence[Example]) -> dict[str, Any]:
+        """Metrics and the worst mistakes. Every example needs a label."""
         labels = class_indices(features)
         return {
-            "num_examples": len(examples),
-            "num_truncated": sum(feature.truncated for feature in features),
             "labels": list(self.label_names),
-            "metrics": classification_metrics(scores, labels, self.label_names),
-            "mistakes": worst_mistakes(scores, labels, examples, self.label_names),
-            "seconds": round(seconds, 3),
-            "examples_per_second": round(len(examples) / seconds, 1),
+            "metrics": classification_metrics(outputs, labels, self.label_names),
+            "mistakes": worst_mistakes(outputs, labels, examples, self.label_names),
         }
 
     def ready(self, trained: Trained, settings: GenerationSection, seed: int) -> Classifier:

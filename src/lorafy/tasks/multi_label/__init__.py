@@ -5,7 +5,6 @@ A text says yes to every class whose probability reaches one threshold, chosen o
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,32 +13,36 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from ...config.schema import GenerationSection
+from ...config.schema import GenerationSection, ModelSection
 from ...data.corpus import Corpus
 from ...data.splits import count_labels
 from ...inference.trained import Trained
 from ...metrics import Metric
-from ...models.load import Source
+from ...models.load import BaseModel, Source
 from ...objectives import TextObjective
 from ...types import Example, Features, Finding, LossOutput
 from .. import HeadKind, HeadTask
 from .predict import MultiLabelClassifier
 from .records import LabelSets
-from .scoring import DECISIONS, best_threshold, counts, exactly_right, f1_of, figures, truth_of
+from .scoring import DECISIONS, best_threshold, counts, exactly_right, f1_of, figures, share_right, truth_of
 from .view import MultiLabelView
 
 NUM_MISTAKES = 20
 SHOWN_NAMES = 8
+THRESHOLD_KEY = "label_threshold"
+"""The threshold's key in a model's config.json: a merged model has no other file of ours."""
 
 
 @dataclass(frozen=True)
 class BinaryCrossEntropy(TextObjective):
-    """A yes or no for each class of each text."""
+    """Binary cross-entropy, a yes or no for each class of each text."""
 
     score: Metric = DECISIONS
 
     def of_outputs(self, outputs: torch.Tensor, labels: torch.Tensor) -> LossOutput:
-        """Summed over texts and classes. outputs: (B, C), fp32; labels: (B, C) of 0 and 1, NaN to leave one out."""
+        """Loss, and decisions that are right, SUMMED over texts and classes. outputs: (B, C), fp32; labels: (B, C) of 0
+        and 1, NaN to leave one out."""
+        labels = labels.view_as(outputs)  # of a single label they come as (B,)
         is_target = ~labels.isnan()
         outputs, truth = outputs[is_target], labels[is_target]
         loss_sum = functional.binary_cross_entropy_with_logits(outputs, truth, reduction="sum")
@@ -72,7 +75,7 @@ class MultiLabel(HeadTask):
         return [float(name in example.label) for name in self.label_names]
 
     def head_config(self) -> Mapping[str, Any]:
-        """An output for each label, and the loss that transformers' own Trainer would take."""
+        """Settings of the head: an output for each label, and the loss that transformers' own Trainer would take."""
         return {
             "id2label": dict(enumerate(self.label_names)),
             "label2id": self._index_of,
@@ -80,43 +83,48 @@ class MultiLabel(HeadTask):
         }
 
     def settings(self) -> dict[str, Any]:
-        """With the threshold."""
+        """Fields of the manifest, the threshold among them."""
         return super().settings() | {"settings": {"threshold": self.threshold}}
 
+    def load_base(self, section: ModelSection, seed: int) -> BaseModel:
+        """The base with its head; its config carries the threshold, for whoever saves or merges it."""
+        base = super().load_base(section, seed)
+        setattr(base.model.config, THRESHOLD_KEY, self.threshold)
+        return base
+
     def measure(self, model: Any, features: Sequence[Features], precision: Any) -> dict[str, float]:
-        """Mean loss over texts and labels; micro and macro F1 and subset accuracy at the threshold best for them."""
+        """Mean loss over texts and labels; micro and macro F1 and subset accuracy at the threshold best for them; label
+        accuracy at a half, as the training steps count it."""
         outputs, truth = self.encoder.outputs(model, features, precision), truth_of(features)
         loss = functional.binary_cross_entropy_with_logits(outputs.double(), truth.double()).item()
-        said = outputs.sigmoid() >= best_threshold(outputs, truth)
-        return {"loss": loss} | f1_of(counts(said, truth)) | {"subset_accuracy": exactly_right(said, truth)}
+        said = outputs.double().sigmoid() >= best_threshold(outputs, truth)
+        return {
+            "loss": loss,
+            **f1_of(counts(said, truth)),
+            "subset_accuracy": exactly_right(said, truth),
+            "label_accuracy": share_right(outputs > 0, truth),
+        }
 
     def rank(self, metrics: Mapping[str, float]) -> list[float]:
-        """Micro F1 first, the lower loss on a tie."""
+        """Micro F1 first, then the loss with its sign changed."""
         return [metrics["f1_micro"], -metrics["loss"]]
 
     def finish(self, model: Any, validation: Sequence[Features] | None, precision: Any) -> MultiLabel:
-        """With the threshold that is best on the validation split; without one it stays at a half."""
+        """The task with the threshold that is best on the validation split; without one it stays at a half."""
         if not validation:
             return self
         outputs = self.encoder.outputs(model, validation, precision)
-        return replace(self, threshold=best_threshold(outputs, truth_of(validation)))
+        threshold = best_threshold(outputs, truth_of(validation))
+        setattr(model.config, THRESHOLD_KEY, threshold)
+        return replace(self, threshold=threshold)
 
-    def score(self, trained: Trained, examples: Sequence[Example], settings: GenerationSection) -> dict[str, Any]:
-        """Metrics with intervals, figures of each label, the worst mistakes, times. Every example needs its labels."""
-        trained.merge()
-        trained.place()
-        started = time.perf_counter()
-        features = self.encode(examples).features
-        outputs = self.encoder.outputs(trained.model, features, trained.precision)
-        seconds = time.perf_counter() - started
+    def judge(self, outputs: Any, features: Sequence[Features], examples: Sequence[Example]) -> dict[str, Any]:
+        """Metrics with intervals, figures of each label, the worst mistakes. Every example needs its labels."""
+        truth = truth_of(features)
         return {
-            "num_examples": len(examples),
-            "num_truncated": sum(feature.truncated for feature in features),
             "labels": list(self.label_names),
-            "metrics": figures(outputs, truth_of(features), self.label_names, self.threshold),
-            "mistakes": self._mistakes(outputs, truth_of(features), examples),
-            "seconds": round(seconds, 3),
-            "examples_per_second": round(len(examples) / seconds, 1),
+            "metrics": figures(outputs, truth, self.label_names, self.threshold),
+            "mistakes": self._mistakes(outputs, truth, examples),
         }
 
     def _mistakes(
@@ -156,16 +164,24 @@ class MultiLabelKind(HeadKind):
     view = MultiLabelView()
 
     def claims(self, source: Source) -> bool:
-        """By what its config says of its loss."""
+        """Whether its config names the loss of several labels a text."""
         return source.config.problem_type == "multi_label_classification"
 
     def restore(self, manifest: Any, source: Source) -> MultiLabel:
-        """With the threshold that was chosen."""
+        """The task of what was trained, with the threshold that was chosen."""
         return replace(super().restore(manifest, source), threshold=manifest.settings["threshold"])
 
+    def of_model(self, source: Source) -> MultiLabel:
+        """The task of a model as it comes, with the threshold that its config names where lorafy merged it."""
+        task = super().of_model(source)
+        return replace(task, threshold=source.config.to_dict().get(THRESHOLD_KEY, task.threshold))
+
     def check_examples(self, corpus: Corpus) -> list[Finding]:
-        """Labels that train never shows, or shows nowhere else than everywhere."""
+        """Findings on labels that train never shows, or shows in every row."""
         train = count_labels(corpus.splits["train"])
+        if not train:
+            message = "no training row has a label: there is nothing to learn"
+            return [Finding("labels", "error", message, "check data.columns.label and data.max_rows")]
         num_rows, findings = len(corpus.splits["train"]), []
         without = sum(not example.classes for example in corpus.splits["train"])
         for name in ("validation", "test"):

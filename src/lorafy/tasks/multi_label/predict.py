@@ -13,7 +13,8 @@ from ...inference.trained import Trained
 
 @dataclass(frozen=True)
 class MultiLabelPrediction:
-    """`labels`: those whose probability reaches the threshold; `probabilities` has the sigmoid's share of each."""
+    """The predicted labels of one text. `labels`: those whose probability reaches the threshold; `probabilities` has
+    the sigmoid's share of each."""
 
     text: str
     labels: list[str]
@@ -27,7 +28,7 @@ class MultiLabelPrediction:
 
     @property
     def cells(self) -> dict[str, Any]:
-        """A row of a csv file."""
+        """A row of a csv file by column, one column for each probability (0 to 1)."""
         shares = {f"probability_{name}": f"{value:.6f}" for name, value in self.probabilities.items()}
         return {"text": self.text, "labels": "|".join(self.labels), **shares}
 

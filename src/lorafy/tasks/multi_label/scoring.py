@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from sklearn.metrics import precision_recall_fscore_support
 from torch.nn import functional
 
 from ...evaluation.metrics import bootstrap_intervals, wilson_interval
@@ -21,12 +20,13 @@ THRESHOLD = Metric("threshold", "threshold", "the probability from which a label
 
 
 def truth_of(features: Sequence[Features]) -> torch.Tensor:
-    """(N, C) of 0 and 1."""
+    """The true labels (N, C), 0 or 1, of N texts."""
     return torch.tensor([feature.labels for feature in features])
 
 
 def counts(said: torch.Tensor, truth: torch.Tensor, per_text: bool = False) -> torch.Tensor:
-    """(3, C): of each label how often it was rightly said, said, and there. per_text: (N, 3, C)."""
+    """Counts (3, C): for each label, how often it was rightly said, said, and there. per_text: (N, 3, C), not
+    summed."""
     there = truth > 0
     each = torch.stack([said & there, said, there], 1).long()
     return each if per_text else each.sum(0)
@@ -35,11 +35,22 @@ def counts(said: torch.Tensor, truth: torch.Tensor, per_text: bool = False) -> t
 def f1_of(counted: torch.Tensor) -> dict[str, float]:
     """Micro and macro F1 of `counts`; a label that is neither said nor there takes no part in the mean."""
     right, said, there = counted.double()
-    each = 2 * right / (said + there).clamp(min=1)
+    each = each_f1(counted)
     shown = (said + there) > 0
     micro = 2 * right.sum() / (said.sum() + there.sum()).clamp(min=1)
     macro = each[shown].mean() if shown.any() else torch.tensor(0.0)
     return {"f1_micro": micro.item(), "f1_macro": macro.item()}
+
+
+def each_f1(counted: torch.Tensor) -> torch.Tensor:
+    """F1 (C,) of each label of `counts`; 0 where it is neither said nor there."""
+    right, said, there = counted.double()
+    return 2 * right / (said + there).clamp(min=1)
+
+
+def share_right(said: torch.Tensor, truth: torch.Tensor) -> float:
+    """The share of right decisions, over texts and labels."""
+    return (said == (truth > 0)).double().mean().item()
 
 
 def exactly_right(said: torch.Tensor, truth: torch.Tensor) -> float:
@@ -48,8 +59,8 @@ def exactly_right(said: torch.Tensor, truth: torch.Tensor) -> float:
 
 
 def best_threshold(outputs: torch.Tensor, truth: torch.Tensor) -> float:
-    """Between 0.05 and 0.95 in steps of 0.05, the one with the best micro F1; the nearest to a half on a tie."""
-    shares = outputs.sigmoid()
+    """The threshold with the best micro F1, between 0.05 and 0.95 in steps of 0.05; the nearest to a half on a tie."""
+    shares = outputs.double().sigmoid()
     steps = sorted((round(0.05 * step, 2) for step in range(1, 20)), key=lambda value: abs(value - 0.5))
     return max(steps, key=lambda value: f1_of(counts(shares >= value, truth))["f1_micro"])
 
@@ -59,29 +70,29 @@ def figures(outputs: torch.Tensor, truth: torch.Tensor, label_names: Sequence[st
 
     Intervals of F1 are a bootstrap over texts (1,000 resamples, seed 0), that of subset accuracy is Wilson's.
     """
-    said = outputs.sigmoid() >= threshold
+    said = outputs.double().sigmoid() >= threshold
     right = int((said == (truth > 0)).all(1).sum())
     of_texts = counts(said, truth, per_text=True).numpy()
     intervals = bootstrap_intervals(len(truth), lambda rows: f1_of(torch.from_numpy(of_texts[rows].sum(0))))
-    precision, recall, f1, support = precision_recall_fscore_support(
-        truth.numpy() > 0, said.numpy(), average=None, zero_division=0
-    )
+    counted = counts(said, truth)
+    hits, claims, support = counted.tolist()
+    f1 = each_f1(counted).tolist()
     sets = truth.unique(dim=0, return_counts=True)[1]
     return {
         "loss": functional.binary_cross_entropy_with_logits(outputs.double(), truth.double()).item(),
-        **f1_of(counts(said, truth)),
+        **f1_of(counted),
         **{f"{key}_interval": bounds for key, bounds in intervals.items()},
         "subset_accuracy": right / len(truth),
         "subset_accuracy_interval": wilson_interval(right, len(truth)),
-        "label_accuracy": (said == (truth > 0)).double().mean().item(),
+        "label_accuracy": share_right(said, truth),
         "majority_subset_accuracy": int(sets.max()) / len(truth),
         "threshold": threshold,
         "per_label": {
             name: {
-                "precision": float(precision[index]),
-                "recall": float(recall[index]),
-                "f1": float(f1[index]),
-                "support": int(support[index]),
+                "precision": hits[index] / max(claims[index], 1),
+                "recall": hits[index] / max(support[index], 1),
+                "f1": f1[index],
+                "support": support[index],
             }
             for index, name in enumerate(label_names)
         },

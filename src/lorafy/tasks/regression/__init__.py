@@ -6,7 +6,6 @@ alike; behind the last step the head's output layer is rescaled, so that every f
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,18 +27,22 @@ from .scoring import MAE, figures, quick_figures, values_of, worst_errors
 from .view import RegressionView
 
 MOST_POINTS = 2_000
-"""Of the scatter plot."""
+"""The most points of the scatter plot."""
+FAR = 3
+"""In standard deviations: zero then lies outside of nearly all values."""
 
 
 @dataclass(frozen=True)
 class SquaredError(TextObjective):
-    """scale: the unit of outputs and labels, in the data's own; the absolute error is counted beside, in the data's."""
+    """Squared error. scale: the unit of outputs and labels, in the data's own; the absolute error is counted beside, in
+    the data's."""
 
     score: Metric = MAE
     scale: float = 1.0
 
     def of_outputs(self, outputs: torch.Tensor, labels: torch.Tensor) -> LossOutput:
-        """Summed over texts. outputs: (B, 1), fp32; labels: (B,), NaN to leave one out."""
+        """Squared errors (in units of `scale` squared) and absolute ones, SUMMED over texts. outputs: (B, 1), fp32;
+        labels: (B,), NaN to leave one out."""
         is_target = ~labels.isnan()
         errors = (outputs[:, 0] - labels)[is_target]
         return LossOutput(errors.square().sum(), errors.detach().abs().sum() * self.scale)
@@ -47,8 +50,8 @@ class SquaredError(TextObjective):
 
 @dataclass(frozen=True)
 class Regression(HeadTask):
-    """The task with tokenizer and the longest text in tokens. mean, scale: of the train split's values; 0 and 1 once
-    the model is trained."""
+    """The task with tokenizer and the longest text in tokens. mean, scale: mean and standard deviation of the train
+    split's values; 0 and 1 once the model is trained."""
 
     mean: float = 0.0
     scale: float = 1.0
@@ -67,30 +70,45 @@ class Regression(HeadTask):
         return KIND
 
     def labels_of(self, example: Example) -> list[float]:
-        """Its value in units of `scale`; NaN where there is none."""
+        """Its value in units of `scale`, in a list of one; NaN where there is none."""
         return [float("nan") if example.label is None else example.label / self.scale]
 
     def head_config(self) -> Mapping[str, Any]:
-        """One output, and the loss that transformers' own Trainer would take."""
+        """Settings of the head: one output, and the loss that transformers' own Trainer would take."""
         return {"num_labels": 1, "problem_type": "regression"}
 
     def load_base(self, section: ModelSection, seed: int) -> BaseModel:
-        """A new head begins at the mean, where its output layer has a bias."""
+        """A new head begins at the mean, where its output layer has a bias; one that was trained already speaks the
+        data's unit, and is brought to `scale`."""
         base = load_with_head(section, self.head_config(), self.tokenizer.pad_token_id, seed)
         layer = output_layer(base.model)
-        is_new = {id(parameter) for name, parameter in base.model.named_parameters() if name in base.new_names}
-        if layer.bias is not None and id(layer.bias) in is_new:
-            nn.init.constant_(layer.bias, self.mean / self.scale)
+        new = {id(parameter) for name, parameter in base.model.named_parameters() if name in base.new_names}
+        with torch.no_grad():
+            for parameter in layer.parameters():
+                if id(parameter) not in new:
+                    parameter.div_(self.scale)
+                elif parameter is layer.bias:
+                    parameter.fill_(self.mean / self.scale)
         return base
 
+    def check_model(self, model: Any) -> list[Finding]:
+        """A finding on values far from zero, where the head cannot begin at their mean."""
+        if output_layer(model).bias is not None or abs(self.mean) <= FAR * self.scale:
+            return []
+        values = f"mean {self.mean:.4g}, standard deviation {self.scale:.4g}"
+        message = (
+            f"this model's head has no bias, and the values lie far from 0 ({values}): it has to learn the way there"
+        )
+        return [Finding("values", "warning", message, "subtract the same number from every value, such as their mean")]
+
     def measure(self, model: Any, features: Sequence[Features], precision: Any) -> dict[str, float]:
-        """`loss` in units of the variance, as in training; the others in the data's own unit."""
+        """Means over texts: `loss` in units of the variance, as in training; the others in the data's own unit."""
         outputs, truth = self.encoder.outputs(model, features, precision)[:, 0], values_of(features)
         loss = (outputs.double() - truth.double()).square().mean().item()
         return {"loss": loss} | quick_figures(outputs * self.scale, truth * self.scale)
 
     def rank(self, metrics: Mapping[str, float]) -> list[float]:
-        """The lower loss."""
+        """The loss with its sign changed: the lower, the better."""
         return [-metrics["loss"]]
 
     def finish(self, model: Any, validation: Sequence[Features] | None, precision: Any) -> Regression:
@@ -100,24 +118,14 @@ class Regression(HeadTask):
                 parameter.mul_(self.scale)
         return replace(self, mean=0.0, scale=1.0)
 
-    def score(self, trained: Trained, examples: Sequence[Example], settings: GenerationSection) -> dict[str, Any]:
-        """Metrics with intervals, points to draw, the worst errors, times. Every example needs a value."""
-        trained.merge()
-        trained.place()
-        started = time.perf_counter()
-        features = self.encode(examples).features
-        outputs = self.encoder.outputs(trained.model, features, trained.precision)[:, 0]
-        seconds = time.perf_counter() - started
-        truth = values_of(features)
+    def judge(self, outputs: Any, features: Sequence[Features], examples: Sequence[Example]) -> dict[str, Any]:
+        """Metrics with intervals, points to draw, the worst errors. Every example needs a value."""
+        predicted, truth = outputs[:, 0], values_of(features)
         apart = max(1, -(-len(truth) // MOST_POINTS))
         return {
-            "num_examples": len(examples),
-            "num_truncated": sum(feature.truncated for feature in features),
-            "metrics": figures(outputs, truth),
-            "points": torch.stack([truth, outputs], 1)[::apart].tolist(),
-            "mistakes": worst_errors(outputs, truth, examples),
-            "seconds": round(seconds, 3),
-            "examples_per_second": round(len(examples) / seconds, 1),
+            "metrics": figures(predicted, truth),
+            "points": torch.stack([truth, predicted], 1)[::apart].tolist(),
+            "mistakes": worst_errors(predicted, truth, examples),
         }
 
     def ready(self, trained: Trained, settings: GenerationSection, seed: int) -> Regressor:
@@ -139,17 +147,17 @@ class RegressionKind(HeadKind):
     view = RegressionView()
 
     def claims(self, source: Source) -> bool:
-        """By what its config says of its loss."""
+        """Whether its config names the loss of a regression."""
         return source.config.problem_type == "regression"
 
     def make(self, config: RunConfig, corpus: Corpus, source: Source) -> Regression:
-        """With the mean and the standard deviation of the train split."""
+        """The task of a recipe, with the mean and the standard deviation of the train split."""
         values = torch.tensor([example.label for example in corpus.splits["train"]], dtype=torch.float64)
         scale = values.std(correction=0).item() or 1.0
         return replace(super().make(config, corpus, source), mean=values.mean().item(), scale=scale)
 
     def check_examples(self, corpus: Corpus) -> list[Finding]:
-        """What the values are; values that are all the same."""
+        """Findings: the range of the values; values that are all the same, or outside of train's range."""
         values = [example.label for example in corpus.splits["train"]]
         lowest, highest = min(values), max(values)
         if lowest == highest:

@@ -11,7 +11,7 @@ from ...inference.read_texts import TextPair, TextReader
 
 @dataclass(frozen=True)
 class ValuePrediction:
-    """`value` is in the unit of the data."""
+    """The predicted number of one text: `value`, in the unit of the data."""
 
     text: str
     value: float
@@ -24,7 +24,7 @@ class ValuePrediction:
 
     @property
     def cells(self) -> dict[str, Any]:
-        """A row of a csv file."""
+        """A row of a csv file: text and value by column."""
         return {"text": self.text, "value": f"{self.value:.6g}"}
 
 

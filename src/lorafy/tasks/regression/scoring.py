@@ -24,12 +24,13 @@ NUM_MISTAKES = 20
 
 
 def values_of(features: Sequence[Features]) -> torch.Tensor:
-    """(N,)"""
+    """The true values (N,), in the unit that the features have (training: of `scale`)."""
     return torch.tensor([feature.labels[0] for feature in features], dtype=torch.float64)
 
 
 def quick_figures(predicted: torch.Tensor, truth: torch.Tensor) -> dict[str, float]:
-    """What a validation asks for; both (N,). A correlation with something constant is none: it is left out."""
+    """Metrics of a validation, means over texts; both (N,). A correlation with something constant is none: it is left
+    out."""
     errors = (predicted.double() - truth.double()).abs()
     correlations = _correlations(predicted.double().numpy(), truth.double().numpy())
     return {
@@ -40,7 +41,7 @@ def quick_figures(predicted: torch.Tensor, truth: torch.Tensor) -> dict[str, flo
 
 
 def figures(predicted: torch.Tensor, truth: torch.Tensor) -> dict[str, Any]:
-    """eval_results.json's metrics; both (N,). Intervals: 95 %, a bootstrap over texts (1,000 resamples, seed 0).
+    """`metrics` of eval_results.json; both (N,). Intervals: 95 %, a bootstrap over texts (1,000 resamples, seed 0).
 
     mean_mae: what always predicting the mean of these values would reach. A correlation that cannot be told is None.
     """
@@ -61,7 +62,7 @@ def figures(predicted: torch.Tensor, truth: torch.Tensor) -> dict[str, Any]:
 
 
 def _correlations(a: numpy.ndarray, b: numpy.ndarray) -> dict[str, float | None]:
-    """None where one of the two does not vary."""
+    """Both correlations, -1 to 1; None where one of the two does not vary."""
     if len(a) < 2 or a.min() == a.max() or b.min() == b.max():
         return {"pearson": None, "spearman": None}
     ranks = stats.rankdata(a), stats.rankdata(b)

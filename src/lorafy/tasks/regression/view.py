@@ -18,7 +18,7 @@ CAPTION = "A point a text: its value to the right, its prediction upwards. On th
 
 
 class RegressionView(View):
-    """A number a text."""
+    """The view of a number a text."""
 
     metrics = (MAE, MSE, PEARSON, SPEARMAN)
     compared = (MAE, PEARSON, SPEARMAN, MSE)
@@ -28,17 +28,17 @@ class RegressionView(View):
     best_by_loss = True
 
     def detail(self, results: dict[str, Any]) -> str:
-        """Beside what guessing reaches."""
+        """A sentence with the mean absolute error of always predicting the mean."""
         metrics = results["metrics"]
         verb = "For comparison" if self.gained(results) else "That is no better than guessing"
         return f"{verb}: always predicting the mean would be {MAE.write(metrics['mean_mae'])} off."
 
     def gained(self, results: dict[str, Any]) -> bool:
-        """False where the mean alone is as near."""
+        """Whether its mean absolute error is lower than that of always predicting the mean."""
         return results["metrics"]["mae"] < results["metrics"]["mean_mae"]
 
     def results(self, results: dict[str, Any]) -> list[Section]:
-        """Every figure with its interval."""
+        """A table of every figure with its interval."""
         metrics = results["metrics"]
         heads = [Column("figure", "name"), Column("value", "number"), Column("what it means", "meaning")]
         rows = [
@@ -52,7 +52,7 @@ class RegressionView(View):
         return [Table("What was measured", heads, rows, note="with 95 % intervals")]
 
     def details(self, results: dict[str, Any]) -> list[Section]:
-        """The predictions that are farthest off."""
+        """A table of the predictions that are farthest off."""
         shown = [
             {**mistake, "value": numbers.figure(mistake["value"]), "predicted": numbers.figure(mistake["predicted"])}
             for mistake in results["mistakes"]
@@ -61,12 +61,13 @@ class RegressionView(View):
         return [mistakes_table(shown, columns, NUM_MISTAKES, note="the farthest first")]
 
     def draw(self, results: dict[str, Any], folder: Path) -> list[Picture]:
-        """Predictions over values."""
+        """A picture of predictions over values."""
         return [Picture(draw_scatter(results, folder / "scatter.png"), CAPTION)]
 
 
 def draw_scatter(results: dict[str, Any], path: Path) -> Path:
-    """results: eval_results.json, whose `points` are pairs of value and prediction."""
+    """Draws a point a text, its prediction over its value. results: eval_results.json, whose `points` are such
+    pairs."""
     truth, predicted = numpy.array(results["points"]).T
     metrics = results["metrics"]
     with plot_style():
@@ -78,7 +79,8 @@ def draw_scatter(results: dict[str, Any], path: Path) -> Path:
         axes.set_xlabel("value")
         axes.set_ylabel("predicted")
         title = f"Mean absolute error {MAE.write(metrics['mae'])}"
-        below = f"{len(truth):,} {results['split']} examples"
+        number, drawn = results["num_examples"], len(truth)
+        below = f"{number:,} {results['split']} examples" + (f", {drawn:,} of them drawn" if drawn < number else "")
         if metrics["pearson"] is not None:
             below += f"; Pearson {metrics['pearson']:.3f}, Spearman {metrics['spearman']:.3f}"
         headline(figure, title, below)
@@ -86,7 +88,7 @@ def draw_scatter(results: dict[str, Any], path: Path) -> Path:
 
 
 def same_scale(axes: Axes, truth: numpy.ndarray, predicted: numpy.ndarray) -> None:
-    """Both axes over the same range, with the line where prediction and value are equal."""
+    """Gives both axes the same range, with the line where prediction and value are equal."""
     low, high = min(truth.min(), predicted.min()), max(truth.max(), predicted.max())
     room = 0.05 * (high - low or 1.0)
     axes.plot([low - room, high + room], [low - room, high + room], color=MUTED, linewidth=1.0, linestyle=(0, (3, 3)))
