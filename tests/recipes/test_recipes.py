@@ -13,7 +13,9 @@ from lorafy.config import load_config
 from tiny_models import save_distilbert
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-NAMES = ["agnews", "sms_spam", "sst2_bert", "sst2_distilbert", "thucnews"]
+NAMES = ["agnews", "jigsaw", "sms_spam", "sst2_bert", "sst2_distilbert", "stsb", "thucnews"]
+TASKS = {"jigsaw": "multi_label", "stsb": "regression"}
+TOXIC = ["toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate"]
 TITLES = (
     "股市今日上涨",
     "新楼盘开售",
@@ -57,6 +59,40 @@ def chinese_titles(folder: Path) -> list[str]:
     return overrides
 
 
+def jigsaw_like(path: Path, rows: list[tuple[str, str]]) -> Path:
+    """A column of 0 and 1 for each label; ham has none of them."""
+    lines = [
+        f'{index},"{text}",' + ",".join(str(int(label == "spam" and index % place < 2)) for place in range(2, 8)) + "\n"
+        for index, (label, text) in enumerate(rows)
+    ]
+    path.write_text(f"id,comment_text,{','.join(TOXIC)}\n" + "".join(lines), encoding="utf-8")
+    return path
+
+
+def stsb_like(folder: Path, rows: list[tuple[str, str]]) -> Path:
+    """Pairs with a number, a test split with -1 everywhere."""
+    import datasets
+
+    texts = [text for _, text in rows]
+    pairs = [{"sentence1": one, "sentence2": two} for one, two in zip(texts, reversed(texts), strict=True)]
+    features = datasets.Features(
+        {
+            "sentence1": datasets.Value("string"),
+            "sentence2": datasets.Value("string"),
+            "label": datasets.Value("float32"),
+        }
+    )
+
+    def split(part: list[dict[str, str]], labelled: bool) -> datasets.Dataset:
+        values = [len(set(pair["sentence1"]) & set(pair["sentence2"])) / 4 if labelled else -1.0 for pair in part]
+        columns = {name: [pair[name] for pair in part] for name in ("sentence1", "sentence2")}
+        return datasets.Dataset.from_dict(columns | {"label": values}, features=features)
+
+    whole = {"train": split(pairs[:60], True), "validation": split(pairs[60:], True), "test": split(pairs[:5], False)}
+    datasets.DatasetDict(whole).save_to_disk(str(folder))
+    return folder
+
+
 @pytest.fixture
 def replacements(
     tmp_path: Path, tiny_bert: Path, sms_csv: Path, sms_rows: list[tuple[str, str]]
@@ -66,9 +102,11 @@ def replacements(
     bert = [f"model.path={tiny_bert}"]
     return {
         "agnews": [*bert, f"data.train={sms_csv}"],
+        "jigsaw": [*bert, f"data.train={jigsaw_like(tmp_path / 'train.csv', sms_rows)}"],
         "sms_spam": [*bert, f"data.train={sms_csv}"],
         "sst2_bert": [*bert, *glue],
         "sst2_distilbert": [f"model.path={save_distilbert(tmp_path / 'distilbert', tiny_bert)}", *glue],
+        "stsb": [*bert, f"data.train={stsb_like(tmp_path / 'stsb', sms_rows)}", "data.subset=null"],
         "thucnews": [*bert, *chinese_titles(tmp_path / "titles")],
     }
 
@@ -82,7 +120,7 @@ def test_recipe_trains(name: str, tmp_path: Path, replacements: dict[str, list[s
         f"run.output_dir={tmp_path / 'runs'}",
     ]
     run = lorafy.train(RECIPES / f"{name}.yaml", overrides)
-    assert run.path.name == f"{name}-1"
+    assert run.path.name == f"{name}-1" and run.results["task"] == TASKS.get(name, "classification")
     assert run.results["verification"]["passed"], json.dumps(run.results["verification"], indent=2)
     assert run.directory.report.is_file()
 
