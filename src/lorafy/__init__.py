@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from .inference.classify import Classifier, Prediction
     from .inference.generate import Answer
     from .inference.language_model import LanguageModel
+    from .tasks.multi_label.predict import MultiLabelClassifier, MultiLabelPrediction
+    from .tasks.regression.predict import Regressor, ValuePrediction
     from .types import ConfigError, DataError, Interrupted, ModelError, NonFiniteLoss, RunError, UserError
 
 _HOMES = {
@@ -18,6 +20,8 @@ _HOMES = {
     "inference.classify": ("Classifier", "Prediction"),
     "inference.generate": ("Answer",),
     "inference.language_model": ("LanguageModel",),
+    "tasks.multi_label.predict": ("MultiLabelClassifier", "MultiLabelPrediction"),
+    "tasks.regression.predict": ("Regressor", "ValuePrediction"),
     "types": ("ConfigError", "DataError", "Interrupted", "ModelError", "NonFiniteLoss", "RunError", "UserError"),
 }
 """Where each public name is defined: they are loaded when they are first used, so that `import lorafy` and
@@ -31,11 +35,15 @@ __all__ = [
     "Interrupted",
     "LanguageModel",
     "ModelError",
+    "MultiLabelClassifier",
+    "MultiLabelPrediction",
     "NonFiniteLoss",
     "Prediction",
+    "Regressor",
     "Run",
     "RunError",
     "UserError",
+    "ValuePrediction",
     "__version__",
     "evaluate",
     "load",

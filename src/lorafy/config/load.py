@@ -56,9 +56,10 @@ def read_recipe(recipe: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(Problem(str(recipe), f"cannot be read: {error.strerror}")) from error
     except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{recipe}, line {mark.line + 1}" if mark else str(recipe)
-        reason = getattr(error, "problem", None) or str(error)
+        where, reason = str(recipe), str(error)
+        if isinstance(error, yaml.MarkedYAMLError):
+            where = f"{recipe}, line {error.problem_mark.line + 1}" if error.problem_mark else where
+            reason = error.problem or reason
         raise ConfigError(
             Problem(where, f"not valid YAML: {reason}", "check indentation, colons and quotes")
         ) from error

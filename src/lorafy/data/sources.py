@@ -130,7 +130,7 @@ def _decode(raw: bytes, path: Path, encoding: str, where: str) -> str:
         fix = "use a name such as utf-8, gb18030, big5, cp1252"
         raise DataError(Problem("data.encoding", f"unknown encoding '{encoding}'", fix)) from error
     except UnicodeError as error:
-        line = raw[: getattr(error, "start", 0)].count(b"\n") + 1
+        line = raw[: error.start if isinstance(error, UnicodeDecodeError) else 0].count(b"\n") + 1
         raise DataError(Problem(where, f"not {encoding}: {path}, line {line}", _encoding_fix(raw))) from error
     if "\0" in text[:1000]:  # UTF-16 without its mark is valid UTF-8, every other character a zero
         raise DataError(Problem(where, f"zero bytes in {path}: it is no text in {encoding}", _encoding_fix(raw)))
