@@ -1,4 +1,4 @@
-"""An operation of the fast path has one name: in its definition, compiled, and on a GPU; and what networks call is there."""
+"""An operation of the fast path has one name: in its definition, compiled, and on a GPU."""
 
 from __future__ import annotations
 
