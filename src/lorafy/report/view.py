@@ -115,7 +115,8 @@ class View:
 
     def caption(self, name: str) -> str:
         """The caption of a plot that every task has."""
-        return CAPTIONS.get(name) or f"{'' if self.curve is None else self.curve.meaning}."
+        meaning = "" if self.curve is None else self.curve.meaning
+        return CAPTIONS.get(name) or f"{meaning[:1].upper()}{meaning[1:]}."
 
 
 def in_brackets(metric: Metric, metrics: Mapping[str, Any]) -> str:
