@@ -18,15 +18,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
 import lorafy
+from labelled_files import in_order, notes, read
 from language_models import write_rows
 from lorafy import api, cli
 from lorafy.config import parse_config
 from lorafy.config.schema import RunConfig
-from lorafy.data.corpus import Corpus
 from lorafy.models.precision import Precision
 from lorafy.models.trained_files import read_manifest
 from lorafy.run_directory import RunDirectory, read_json, read_jsonl
-from lorafy.tasks import read_corpus
 from lorafy.tasks.multi_label import BinaryCrossEntropy, MultiLabel
 from lorafy.tasks.multi_label.label_bars import titles
 from lorafy.tasks.multi_label.scoring import best_threshold, counts, f1_of, figures
@@ -38,21 +37,6 @@ from trained_runs import assert_same_run, train, whole_and_resumed
 
 PLAIN = Precision(torch.float32, torch.device("cpu"))
 NAMES = ["call", "spam", "you"]
-
-
-def read(file: Path, task: str = "auto", **data: Any) -> Corpus:
-    tree = {"model": {"path": "minilm"}, "task": task, "data": {"train": str(file), **data}}
-    return read_corpus(parse_config(tree, "the test"), generative=False)
-
-
-def in_order(corpus: Corpus) -> list[Any]:
-    """The labels of all rows."""
-    examples = [example for split in corpus.splits.values() for example in split]
-    return [example.label for example in sorted(examples, key=lambda example: example.row)]
-
-
-def notes(corpus: Corpus) -> list[str]:
-    return [note.message for note in corpus.notes if note.check == "task"]
 
 
 def json_rows(folder: Path, labels: Sequence[Any]) -> Path:

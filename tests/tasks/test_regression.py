@@ -23,14 +23,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
 import lorafy
+from labelled_files import in_order, notes, read
 from language_models import write_rows
 from lorafy import api, cli
 from lorafy.config import parse_config
 from lorafy.config.schema import RunConfig
-from lorafy.data.corpus import Corpus
 from lorafy.models.precision import Precision
 from lorafy.run_directory import RunDirectory, read_json, read_jsonl, write_json
-from lorafy.tasks import read_corpus
 from lorafy.tasks.regression import Regression, SquaredError, output_layer
 from lorafy.tasks.regression.scoring import figures, quick_figures
 from lorafy.types import DataError, UserError
@@ -41,21 +40,6 @@ from tolerances import FLOAT32_ROUNDING, FLOAT64_ROUNDING
 from trained_runs import assert_same_run, train, whole_and_resumed
 
 PLAIN = Precision(torch.float32, torch.device("cpu"))
-
-
-def read(file: Path, task: str = "auto", **data: Any) -> Corpus:
-    tree = {"model": {"path": "minilm"}, "task": task, "data": {"train": str(file), **data}}
-    return read_corpus(parse_config(tree, "the test"), generative=False)
-
-
-def in_order(corpus: Corpus) -> list[Any]:
-    """The labels of all rows."""
-    examples = [example for split in corpus.splits.values() for example in split]
-    return [example.label for example in sorted(examples, key=lambda example: example.row)]
-
-
-def notes(corpus: Corpus) -> list[str]:
-    return [note.message for note in corpus.notes if note.check == "task"]
 
 
 def json_rows(folder: Path, labels: Sequence[Any]) -> Path:

@@ -24,7 +24,10 @@ def check_classes(corpus: Corpus) -> list[Finding]:
         findings.append(Finding("labels", "error", message, fix))
     if len(train) > min(MOST_LABELS, max(20, num_rows // 2)):
         message = f"{len(train):,} different labels in {num_rows:,} training rows"
-        findings.append(Finding("labels", "error", message, "data.columns.label seems to name a text or a number"))
+        fix = "data.columns.label seems to name a text or a number"
+        if all(map(is_number, train)):
+            fix += "; to learn numbers: task=regression"
+        findings.append(Finding("labels", "error", message, fix))
         return findings
     for name in ("validation", "test"):
         counts = count_labels(corpus.splits.get(name, []))
