@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..config.schema import GenerationSection, ModelSection, RunConfig
-from ..contracts import Records as Records
 from ..contracts import TaskKind
 from ..data.corpus import Corpus, load_corpus
 from ..encoding.texts import TextEncoder
