@@ -117,11 +117,13 @@ def recipe(tmp_path: Path) -> Callable[..., Path]:
 def load_data() -> Callable[..., Any]:
     """`load_data(train=path, seed=1, **more of the data section)` gives the Corpus, or raises what the user sees."""
     from lorafy.config import parse_config
+    from lorafy.models.load import open_source
     from lorafy.tasks import read_corpus
 
     def load(train: Path | str, *, seed: int = 42, **data: Any) -> Any:
         tree = {"run": {"seed": seed}, "model": {"path": "minilm"}, "data": {"train": train, **data}}
-        return read_corpus(parse_config(_plain(tree), "the test"), generative=False)
+        config = parse_config(_plain(tree), "the test")
+        return read_corpus(config, open_source(config.model))
 
     return load
 

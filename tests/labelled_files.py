@@ -7,12 +7,14 @@ from typing import Any
 
 from lorafy.config import parse_config
 from lorafy.data.corpus import Corpus
+from lorafy.models.load import open_source
 from lorafy.tasks import read_corpus
 
 
 def read(file: Path, task: str = "auto", **data: Any) -> Corpus:
     tree = {"model": {"path": "minilm"}, "task": task, "data": {"train": str(file), **data}}
-    return read_corpus(parse_config(tree, "the test"), generative=False)
+    config = parse_config(tree, "the test")
+    return read_corpus(config, open_source(config.model))
 
 
 def in_order(corpus: Corpus) -> list[Any]:

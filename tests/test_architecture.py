@@ -21,7 +21,7 @@ SOURCE = Path(lorafy.__file__).parent
 
 FLOORS = {
     "types": 0, "contracts": 0, "plugins": 0,
-    "config": 1, "run_directory": 1, "machine": 1, "metrics": 1,
+    "config": 1, "run_directory": 1, "machine": 1, "metrics": 1, "pictures": 1,
     "formats": 2, "objectives": 2, "encoding": 2, "trackers": 2, "kernels": 2,
     "models": 3, "data": 3, "engine": 3,
     "training": 4, "evaluation": 4, "inference": 4, "report": 4, "preflight": 4, "adapters": 4,
@@ -135,6 +135,8 @@ def _opens_text(call: ast.Call) -> bool:
     if name in ("read_text", "write_text"):
         # run_directory.write_text is ours: it writes UTF-8, and takes no encoding.
         return isinstance(call.func, ast.Attribute)
+    if ast.unparse(call.func) == "Image.open":
+        return False  # Pillow's reads bytes
     modes = [value for value in [*call.args, *(k.value for k in call.keywords)] if isinstance(value, ast.Constant)]
     return name == "open" and not any(isinstance(mode.value, str) and "b" in mode.value for mode in modes)
 

@@ -2,7 +2,7 @@
 # # 9 · Variants
 #
 # LoRA is $W + \frac{\alpha}{r} B A$. Since 2021 many people have changed one part of this formula. This chapter takes five of
-# them. Each gets one formula and one small experiment: what is changed, what for, and what it costs.
+# them. Each gets one formula and one small experiment: what is changed, what for, and what it costs. Then LoRA leaves text behind, and looks at pictures.
 #
 # | variant | changes | asks |
 # |---|---|---|
@@ -15,7 +15,7 @@
 # %% [markdown] lang="zh"
 # # 9 · 各种变体
 #
-# LoRA 就是 $W + \frac{\alpha}{r} B A$。2021 年以来，不少人改动过这个公式的某一部分。本章挑出五种，每种一个公式、一个小实验：改了什么，为了什么，代价是什么。
+# LoRA 就是 $W + \frac{\alpha}{r} B A$。2021 年以来，不少人改动过这个公式的某一部分。本章挑出五种，每种一个公式、一个小实验：改了什么，为了什么，代价是什么。然后 LoRA 走出文字，去看图片。
 #
 # | 变体 | 改动之处 | 它问的问题 |
 # |---|---|---|
@@ -501,14 +501,188 @@ with torch.no_grad():
 # %% [markdown] lang="en"
 # Even the exact sum is only a good model if the tasks do not get in each other's way. Here each adapter changed layers of its own; on real tasks, measure the mixture before you trust it.
 #
-# ## 9.6 And in lorafy?
+# ## 9.6 Pictures: a vision-language model
 #
-# lorafy has the methods that it can verify from end to end. These are they:
+# All models so far read text. A vision-language model, such as Qwen3-VL, also looks at pictures. It has three parts:
+#
+# | part | what it does |
+# |---|---|
+# | vision | reads a picture as a row of patches of 16 × 16 pixels, like words of a text |
+# | merger | makes one *token* of every 2 × 2 patches, as long as a word's embedding |
+# | language | reads words and picture tokens in one row, and writes the answer |
+#
+# So a picture is nothing but some more tokens in the question. How many, its size says:
+#
+# $$n = \frac{\text{height}}{32} \cdot \frac{\text{width}}{32}$$
+#
+# The size is first rounded to multiples of 32 and, if the picture is too large, made smaller: 512 × 512 pixels are 256 tokens, a photo of 12 megapixels would be more than 11,000.
 
 # %% [markdown] lang="zh"
 # 即使是精确的和，也只有在任务互不干扰时才是好模型。这里两个适配器改的是不同的层；真实任务上混合之后，要先测量，再相信。
 #
-# ## 9.6 lorafy 里有哪些？
+# ## 9.6 图片：视觉语言模型
+#
+# 到目前为止，模型读的都是文字。视觉语言模型（例如 Qwen3-VL）还会看图。它有三个部分：
+#
+# | 部分 | 做什么 |
+# |---|---|
+# | vision（视觉塔） | 把图片当成一串 16 × 16 像素的小块来读，就像读一串词 |
+# | merger（合并层） | 把每 2 × 2 个小块变成一个*词元*，长度与词的嵌入相同 |
+# | language（语言模型） | 把词和图片词元放在同一行里读，然后写出回答 |
+#
+# 所以一张图片不过是问题里多出来的一些词元。有多少个，由尺寸决定：
+#
+# $$n = \frac{\text{height}}{32} \cdot \frac{\text{width}}{32}$$
+#
+# 尺寸先取整到 32 的倍数，太大的图片先缩小：512 × 512 像素是 256 个词元，一张 1200 万像素的照片会超过 11,000 个。
+
+# %%
+from PIL import Image, ImageDraw
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+PICTURES = {
+    "red circle": "红色的圆",
+    "red square": "红色的方块",
+    "blue circle": "蓝色的圆",
+    "blue square": "蓝色的方块",
+}
+
+
+def draw(colour, shape):
+    picture = Image.new("RGB", (96, 64), "white")
+    pen = ImageDraw.Draw(picture)
+    (pen.ellipse if shape == "circle" else pen.rectangle)((26, 10, 70, 54), fill=colour)
+    return picture
+
+
+pictures = [draw(*name.split()) for name in PICTURES]
+half = [0.5] * 3
+size = {"shortest_edge": 32 * 32, "longest_edge": 512 * 512}  # the least and the most pixels
+processor = Qwen2VLImageProcessorPil(patch_size=16, image_mean=half, image_std=half, size=size)
+made = processor(images=pictures, return_tensors="pt")
+grids = made["image_grid_thw"]  # frames, rows and columns of patches
+patches = made["pixel_values"].view(len(pictures), -1, made["pixel_values"].shape[-1])
+num_tokens = int(grids[0].prod()) // 4
+
+figure, axes = plt.subplots(figsize=(4.5, 3.2))
+axes.imshow(pictures[0])
+for step, width, color in ((16, 0.7, MUTED), (32, 2.0, BLUE)):
+    axes.vlines(range(step, 96, step), -0.5, 63.5, color=color, linewidth=width)
+    axes.hlines(range(step, 64, step), -0.5, 95.5, color=color, linewidth=width)
+axes.set_title(label(en="thin: patches; thick: tokens", zh="细线：小块；粗线：词元"))
+axes.set_axis_off()
+plt.show()
+say(
+    en=f"96 x 64 pixels: {patches.shape[1]} patches, {num_tokens} tokens.",
+    zh=f"96 x 64 像素：{patches.shape[1]} 个小块，{num_tokens} 个词元。",
+)
+
+# %% [markdown] lang="en"
+# Now a very small Qwen3-VL, with random weights. The question is always the same, "what is it?", one token. So the text cannot give the answer away: whoever only reads is right once in four times. We train everything
+# (a model without knowledge has nothing that LoRA could adapt), and only the answer is a target, never a token of the picture.
+
+# %% [markdown] lang="zh"
+# 现在来一个很小的 Qwen3-VL，权重随机。问题永远是同一个（"这是什么？"，一个词元），所以文字泄露不了答案：只读文字的，四次里只能对一次。我们训练全部权重（什么都不懂的模型，没有可供 LoRA 调整的东西），而且只有答案参与训练，图片的词元从不参与。
+
+# %%
+from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+START, END, PICTURE, VIDEO, ASK, FIRST_ANSWER = range(6)  # the whole vocabulary, and four answers
+rope = {"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
+shape = {"hidden_size": 32, "intermediate_size": 64}
+vision = {"depth": 2, "num_heads": 2, "out_hidden_size": 32, "num_position_embeddings": 64}
+heads = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+words = {"vocab_size": 9, "pad_token_id": None, "bos_token_id": None, "eos_token_id": None}
+config = Qwen3VLConfig(
+    vision_config=shape | vision | {"deepstack_visual_indexes": [0]},
+    text_config=shape | heads | words | {"rope_parameters": rope},
+    vision_start_token_id=START,
+    vision_end_token_id=END,
+    image_token_id=PICTURE,
+    video_token_id=VIDEO,
+    tie_word_embeddings=True,
+)
+torch.manual_seed(0)
+seeing = Qwen3VLForConditionalGeneration(config)
+question = torch.tensor([[START, *[PICTURE] * num_tokens, END, ASK]] * len(pictures))
+
+
+def answers(order):
+    """Logits of the four answers; the question of row i shows the picture order[i]."""
+    shown = {"pixel_values": patches[order].flatten(0, 1), "image_grid_thw": grids[order]}
+    kinds = (question == PICTURE).int()  # 1 where a token is a picture's
+    output = seeing(input_ids=question, mm_token_type_ids=kinds, use_cache=False, **shown)
+    return output.logits[:, -1, FIRST_ANSWER:]
+
+
+right = torch.arange(len(pictures))
+optimizer = torch.optim.Adam(seeing.parameters(), lr=3e-3)
+for _ in range(100):
+    loss = nn.functional.cross_entropy(answers(right), right)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+sizes = dict.fromkeys(("vision", "merger", "language"), 0)
+for name, parameter in seeing.named_parameters():
+    sizes["merger" if "merger" in name else "vision" if ".visual." in name else "language"] += parameter.numel()
+say(en=f"Parameters by part: {sizes}", zh=f"各部分的参数量：{sizes}")
+say(en=f"Loss after 100 steps: {loss.item():.3f}", zh=f"100 步之后的损失：{loss.item():.3f}")
+
+# %% [markdown] lang="en"
+# Does it look, or did it learn the order of the rows? There is one test that every vision-language model should pass: show each question the *wrong* picture. A model that looks follows the picture.
+
+# %% [markdown] lang="zh"
+# 它真的在看，还是只记住了行的顺序？有一个测试，每个视觉语言模型都应该通过：给每个问题配上*别的*图片。真正在看的模型，会跟着图片走。
+
+# %%
+shifted = right.roll(-1)
+with torch.no_grad():
+    own, other = answers(right).argmax(1), answers(shifted).argmax(1)
+names = list(PICTURES)
+for row, name in enumerate(names):
+    said = names[other[row]]
+    say(
+        en=f"shown a {names[shifted[row]]} instead of a {name}: {said}",
+        zh=f"把{PICTURES[name]}换成{PICTURES[names[shifted[row]]]}：回答{PICTURES[said]}",
+    )
+say(
+    en=f"Right with their own pictures: {(own == right).sum()} of 4; by the old labels, pictures exchanged: {(other == right).sum()} of 4.",
+    zh=f"用自己的图片：4 次答对 {(own == right).sum()} 次；换了图片、仍按原来的答案算：4 次答对 {(other == right).sum()} 次。",
+)
+
+# %% [markdown] lang="en"
+# That is a good sign: with other pictures nothing is right any more. Make this test with your own data too. In the set that lorafy is tested with, half of the questions stand there only once, so a model that never looks could answer
+# half of them.
+#
+# With a real model you do not train everything. The usual choice is LoRA on the *language* part alone: the tower has seen millions of pictures, and what it makes of a picture can then be computed once and kept. Beware of names:
+# `qkv` and `proj` are layers of the tower, and a list such as `gate_proj`, `up_proj` hits the tower of Qwen2.5-VL too. So one chooses by part. In lorafy, with your own `pictures.jsonl` of rows such as
+# `{"prompt": "What is it?", "completion": "A cat.", "image": "cat.jpg"}`:
+#
+# ```sh
+# lorafy plan recipes/qwen3_vl.yaml data.train=pictures.jsonl       # which layers of which part; a row with its picture's place
+# lorafy train recipes/qwen3_vl.yaml data.train=pictures.jsonl
+# lorafy generate runs/qwen3_vl-1 --prompt "What is it?" --image cat.jpg
+# lorafy chat runs/qwen3_vl-1                                       # /image cat.jpg, then your question
+# ```
+#
+# ## 9.7 And in lorafy?
+#
+# lorafy has the methods that it can verify from end to end. These are they:
+
+# %% [markdown] lang="zh"
+# 这是好现象：换了图片，就一个也对不上了。用你自己的数据也做一做这个测试。lorafy 测试所用的那套数据里，一半的问题只出现过一次，从不看图的模型也能答对一半。
+#
+# 真实的模型不必训练全部。通常只在*语言*部分加 LoRA：视觉塔已经看过上百万张图片，而且它对每张图片的计算结果可以只算一次，然后留着用。要当心名字：`qkv` 和 `proj` 是视觉塔里的层，而 `gate_proj`、`up_proj` 这样的列表也会命中 Qwen2.5-VL 的视觉塔。所以要按部分来选。在 lorafy 里，准备好自己的 `pictures.jsonl`，每行形如 `{"prompt": "这是什么？", "completion": "一只猫。", "image": "cat.jpg"}`：
+#
+# ```sh
+# lorafy plan recipes/qwen3_vl.yaml data.train=pictures.jsonl       # 哪个部分的哪些层；一行数据，以及图片的位置
+# lorafy train recipes/qwen3_vl.yaml data.train=pictures.jsonl
+# lorafy generate runs/qwen3_vl-1 --prompt "这是什么？" --image cat.jpg
+# lorafy chat runs/qwen3_vl-1                                       # 先输入 /image cat.jpg，再提问
+# ```
+#
+# ## 9.7 lorafy 里有哪些？
 #
 # lorafy 只提供它能从头到尾验证的方法，目前有这些：
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from accelerate import PartialState
 from rich.console import Console
+from rich.text import Text
 
 from .config import RunConfig, load_config, parse_config
 from .config.flat import keys_of, override_name
@@ -19,8 +20,9 @@ from .config.schema import DEFAULT_SPLIT, GenerationSection
 from .data.saved import save_encoded
 from .evaluation import verify as verification
 from .inference.trained import Trained
+from .machine.console import PlainConsole
 from .models.trained_files import save_merged
-from .run_directory import RunDirectory, read_json, read_jsonl, write_atomically, write_json
+from .run_directory import RunDirectory, read_json, read_jsonl, run_stem, write_atomically, write_json
 from .training.checkpoint import disk_faults
 from .training.processes import is_main_process, join_processes
 from .types import ConfigError, ModelError, Problem, RunError
@@ -33,6 +35,7 @@ from .workflows.prepare import Prepared
 from .workflows.prepare import prepare as prepare_recipe
 from .workflows.runs import Recipe, find_run, is_config_of_run, new_run, run_to_resume, with_run
 from .workflows.train import run_training
+from .workflows.trust import GIVEN, refuse_own_word, take_trust, trust_for
 
 
 @dataclass(frozen=True)
@@ -78,13 +81,15 @@ def load_recipe(recipe: Recipe, overrides: Sequence[str] = ()) -> tuple[RunConfi
             raise ConfigError(Problem(str(path), "this folder holds no run", "give a recipe (a .yaml file)"))
         path = run.config
     config = load_config(path, overrides)
+    if Path(recipe).is_dir():
+        refuse_own_word(Path(recipe), config, overrides)
     if path.name == "config.yaml" and RunDirectory(path.parent).is_run:
         # The recipe of a run: its repetition gets the next number, and stands beside it.
         stem = path.resolve().parent.name.rpartition("-")[0] or path.resolve().parent.name
         if not _sets("run.name", overrides):
             config = config.model_copy(update={"run": config.run.model_copy(update={"name": None})})
         return config, stem
-    return config, path.stem
+    return config, run_stem(path)
 
 
 def train(
@@ -95,17 +100,18 @@ def train(
     `console` shows progress (stderr by default; `Console(quiet=True)` for none). Raises UserError for mistakes,
     all of them at once, before anything is written; Interrupted after a signal, with a checkpoint written.
     """
-    console = console or Console(stderr=True)
+    console = console or PlainConsole(stderr=True)
     join_processes()
     config, stem = load_recipe(recipe, overrides)
     run = run_to_resume(recipe, config, stem) if resume else new_run(config, stem)
     if resume and run.is_finished:
-        console.print(f"{run.path} is finished: there is nothing to resume.")
+        console.print(Text(f"{run.path} is finished: there is nothing to resume."))
     else:
         run_training(with_run(config, run.path), run, resume=resume, console=console)
     if is_main_process() and not run.eval_results.is_file():
         console.print("Evaluating and verifying from disk, in a fresh process ...")
-        run_verb("evaluate", run.path, "the evaluation", even_failed=True)
+        settings = [GIVEN] if config.model.trust_remote_code else []
+        run_verb("evaluate", run.path, "the evaluation", settings, even_failed=True)
     PartialState().wait_for_everyone()
     return Run(run.path)
 
@@ -128,23 +134,31 @@ def prepare(recipe: Recipe, overrides: Sequence[str] = (), output: Path | None =
 def evaluate(model: Path | str, overrides: Sequence[str] = (), *, console: Console | None = None) -> dict[str, Any]:
     """Loads MODEL from disk, merges, scores and verifies it; for a run writes eval_results.json, plots and report.
 
-    The split is test, else validation. `data.*` overrides score other data (a run's own data by default).
+    The split is test, else validation. `data.*` overrides score other data (a run's own data by default);
+    `model.trust_remote_code=true` lets Python code that MODEL carries run.
     """
+    overrides, said = take_trust(overrides)
     path = trained_path(model)
     config = _data_config(path, overrides)
     run = RunDirectory(path)
     own_data = run if run.is_run and not overrides else None
-    results = score(load_trained(path), config, own_data)
+    if own_data is not None:
+        own_data.refuse_links()
+    results = score(load_trained(path, trust=trust_for(model, said)), config, own_data)
     if own_data is not None:
         with disk_faults(run):
             write_json(run.eval_results, results)
-            draw_report(run, console or Console(stderr=True))
+            draw_report(run, console or PlainConsole(stderr=True))
     return results
 
 
-def verify(model: Path | str) -> dict[str, Any]:
-    """Loads MODEL from disk and holds it against what training recorded: {"passed", "checks"}."""
-    checks = verify_trained(load_trained(trained_path(model)))
+def verify(model: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Loads MODEL from disk and holds it against what training recorded: {"passed", "checks"}.
+
+    overrides: `model.trust_remote_code=true` lets Python code that MODEL carries run, nothing else.
+    """
+    trust = _only_trust(model, overrides, "a verification")
+    checks = verify_trained(load_trained(trained_path(model), trust=trust))
     if checks is None:
         fix = "only what lorafy trained carries the logits to compare with"
         raise ModelError(Problem(str(model), "nothing to verify here", fix))
@@ -155,8 +169,9 @@ def load(model: Path | str, overrides: Sequence[str] = ()) -> Any:
     """MODEL ready for use: a Classifier, or a LanguageModel with its run's `generation` settings and overrides, or what
     else its task makes of it.
 
-    MODEL is a run, an adapter folder, a model, or a recipe (which means its run). Raises ModelError where an adapter
-    lies on another base than it was trained on.
+    MODEL is a run, an adapter folder, a model, or a recipe (which means its run). Python code that it carries runs only
+    with the override `model.trust_remote_code=true`. Raises ModelError where an adapter lies on another base than it
+    was trained on.
     """
     return _ready(model, overrides, None)
 
@@ -171,8 +186,9 @@ VERBS = {"write": "ask it with lorafy generate or lorafy chat", "predict": "use 
 
 
 def _ready(model: Path | str, overrides: Sequence[str], ability: str | None) -> Any:
+    overrides, said = take_trust(overrides)
     path = trained_path(model, overrides)
-    trained = load_trained(path)
+    trained = load_trained(path, trust=trust_for(model, said))
     _require_same_base(trained)
     kind = trained.task.kind
     if ability is not None and ability not in kind.abilities:
@@ -181,7 +197,7 @@ def _ready(model: Path | str, overrides: Sequence[str], ability: str | None) -> 
     if "write" in kind.abilities:
         config = _generation_config(Path(model), path, overrides)
         return trained.task.ready(trained, config.generation, config.run.seed)
-    _refuse_others(normalise_overrides(overrides), (), kind.noun)
+    _refuse_others(overrides, (), kind.noun)
     if trained.folder is None and trained.base.new_parameters:
         fix = "train one first: lorafy train RECIPE"
         raise ModelError(Problem(str(model), "this model has no trained classification head", fix))
@@ -198,7 +214,7 @@ def trained_path(model: Path | str, overrides: Sequence[str] = ()) -> Path:
     config = load_config(path, overrides)
     if config.generation.model is not None:
         return Path(config.generation.model)
-    return find_run(path, config, path.stem).path
+    return find_run(path, config, run_stem(path)).path
 
 
 def _require_same_base(trained: Trained) -> None:
@@ -217,7 +233,6 @@ def _require_same_base(trained: Trained) -> None:
 
 def _generation_config(model: Path, path: Path, overrides: Sequence[str]) -> RunConfig:
     """The given recipe's settings, else the run's, else the defaults; only `generation` and the seed may be set."""
-    overrides = normalise_overrides(overrides)
     _refuse_others(overrides, ("generation.", "run.seed"), "talking with a model")
     if _sets("generation.model", overrides) and not model.is_file():
         problem = Problem("generation.model", "no effect: the model is named already", f"it is {model}; remove this")
@@ -230,12 +245,16 @@ def _generation_config(model: Path, path: Path, overrides: Sequence[str]) -> Run
     return parse_config(tree, "the overrides", apply_overrides(tree, overrides), overrides)
 
 
-def merge(model: Path | str, output: Path | str) -> dict[str, Any]:
-    """Writes base + adapter as one transformers model, reloads it and compares: {"output", "verification"}."""
+def merge(model: Path | str, output: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Writes base + adapter as one transformers model, reloads it and compares: {"output", "verification"}.
+
+    overrides: as of `verify`.
+    """
+    trust = _only_trust(model, overrides, "a merge")
     output = Path(output)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise RunError(Problem(str(output), "is there already", "choose another --output"))
-    trained = load_trained(trained_path(model))
+    trained = load_trained(trained_path(model), trust=trust)
     if trained.folder is None:
         raise ModelError(Problem(str(model), "has no adapter to merge"))
     inputs = trained.probe()
@@ -243,9 +262,16 @@ def merge(model: Path | str, output: Path | str) -> dict[str, Any]:
     trained.merge()
     if output.is_dir():
         output.rmdir()
-    write_atomically(output, lambda target: save_merged(trained.model, trained.task.tokenizer, target))
-    check = verification.check_merged(load_trained(output).logits(inputs, PLAIN), before)
+    write_atomically(output, lambda target: save_merged(trained.model, trained.task.write_reader, target))
+    check = verification.check_merged(load_trained(output, trust=trust).logits(inputs, PLAIN), before)
     return {"output": str(output), "verification": verification.as_result([check])}
+
+
+def _only_trust(model: Path | str, overrides: Sequence[str], what: str) -> bool:
+    """Whether code of MODEL may run, for a verb that has no other settings."""
+    rest, said = take_trust(overrides)
+    _refuse_others(rest, (), what)
+    return trust_for(model, said)
 
 
 def _refuse_others(overrides: Sequence[str], allowed: tuple[str, ...], what: str) -> None:
@@ -263,7 +289,6 @@ def _sets(key: str, overrides: Sequence[str]) -> bool:
 
 def _data_config(path: Path, overrides: Sequence[str]) -> RunConfig:
     """The run's own recipe with overrides on it, or for another MODEL a recipe made of the overrides alone."""
-    overrides = normalise_overrides(overrides)
     _refuse_others([o for o in overrides if "=" in o], ("data.", "generation.", "run.seed"), "an evaluation")
     run = RunDirectory(path)
     if not run.is_run and find_trained(path) is not None and RunDirectory(path.parent).is_run:

@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .types import Batch, Conversation, Encoded, Example, Features, Finding, LossOutput, Problem
+from .types import (
+    Batch,
+    Conversation,
+    Encoded,
+    Example,
+    Features,
+    Finding,
+    LossOutput,
+    PlacedPicture,
+    Problem,
+)
 
 if TYPE_CHECKING:
     from .config.schema import AdapterSection, Columns
@@ -104,6 +114,10 @@ class Task(Protocol):
     def best_metric(self) -> str:
         """Key of the validation metric that chooses the best checkpoint."""
 
+    @property
+    def patches(self) -> Callable[[PlacedPicture], Any] | None:
+        """How a picture of a sequence becomes the model's input (N, C), float32; None where the task shows none."""
+
     def encode(self, examples: Sequence[Any]) -> Encoded:
         """Every example becomes features or is skipped for a named reason."""
 
@@ -124,6 +138,9 @@ class Task(Protocol):
 
     def probe_outputs(self, model: Any, inputs: Mapping[str, Any]) -> Any:
         """Outputs of `model` on a probe, fp32, on the CPU, of a size that can be kept on disk."""
+
+    def write_reader(self, folder: Path) -> None:
+        """Writes what reads for the model, its tokenizer and whatever else, into a folder that is there."""
 
     def settings(self) -> dict[str, Any]:
         """Fields of the manifest, beside name and max_length, from which `TaskKind.restore` makes the task again."""
@@ -330,7 +347,7 @@ class Attachment:
     """What a method is told of the model and of the run.
 
     head: names of modules beside the base. base_name: how the adapter's file names its base. task_type: peft's.
-    num_steps: optimizer steps of the whole run.
+    num_steps: optimizer steps of the whole run. parts: a ChosenParts of models/; None: the model is of one part.
     """
 
     config: AdapterSection
@@ -338,6 +355,11 @@ class Attachment:
     base_name: str
     task_type: str
     num_steps: int
+    parts: Any = None
+
+    def trains(self, name: str) -> bool:
+        """Whether a module or parameter is of a part that is trained. What is of another one has to stay frozen."""
+        return self.parts is None or self.parts.trains(name)
 
 
 @dataclass(frozen=True)

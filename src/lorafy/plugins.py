@@ -29,7 +29,8 @@ def plugin_names(seam: str) -> list[str]:
 def load_plugin(seam: str, name: str) -> ModuleType:
     """The module `name` of a seam. Raises ConfigError with the names that exist."""
     own = Path(__file__).parent / seam
-    if (own / f"{name}.py").is_file() or (own / name / "__init__.py").is_file():
+    # A name may come out of a stranger's file: it is never a path.
+    if name.isidentifier() and ((own / f"{name}.py").is_file() or (own / name / "__init__.py").is_file()):
         return importlib.import_module(f"lorafy.{seam.replace('/', '.')}.{name}")
     entry = next((entry for entry in _added(seam) if entry.name == name), None)
     if entry is None:

@@ -70,6 +70,18 @@ class RunDirectory:
         if self.path.is_dir() and any(entry.name != ".lock" for entry in self.path.iterdir()):
             raise RunError(Problem(str(self.path), "already holds files", "choose another name: run.name=..."))
 
+    def refuse_links(self) -> None:
+        """Raises RunError where a part that is written or removed is a link that leads out of the run: those would be
+        somebody's other files. The other files are replaced, never written through."""
+        folders = (self.plots, self.tensorboard, self.checkpoints)
+        parts = [self.metrics, self.hardware, self.path / ".lock", *folders]
+        parts += [part for folder in folders for part in folder.glob("*")]
+        home = self.path.resolve()
+        outside = sorted(str(part) for part in parts if part.is_symlink() and not part.resolve().is_relative_to(home))
+        if outside:
+            fix = "put what it leads to in its place (cp -rL copies a run so), or remove the link"
+            raise RunError([Problem(part, "this link leads out of the run", fix) for part in outside])
+
     def create(self) -> None:
         """Makes the folder. Raises RunError where that cannot be."""
         self.require_free()
@@ -113,6 +125,11 @@ class RunDirectory:
     def name_step(self, name: str, step: int, **facts: Any) -> None:
         """Writes a step, and facts about it, into checkpoints/best.json or last.json."""
         write_json(self.checkpoints / f"{name}.json", {"step": step, **facts})
+
+
+def run_stem(recipe: Path) -> str:
+    """What a recipe's runs are called: its name, without what `run.name` must not hold."""
+    return re.sub(r"[^\w.\-]+", "-", recipe.stem).lstrip(".-") or "run"
 
 
 def next_run_name(output_dir: Path, stem: str) -> str:

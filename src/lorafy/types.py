@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -51,12 +51,57 @@ class Example:
         return self.text.strip(), None if self.text_pair is None else self.text_pair.strip()
 
 
+PICTURE_MARK = "\ufffc"
+"""Stands in a message's text where a picture belongs: Unicode's object replacement character."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A still picture that a row shows: the file at `path`, or `data`, a file's bytes. `name` is said in messages.
+
+    sha256: of the file's bytes, which is what tells pictures apart. width, height: in pixels, turned as the file says
+    that it is to be seen. Empty and 0 until somebody has looked at it (pictures/survey.py).
+    """
+
+    name: str
+    path: str | None = None
+    data: bytes | None = field(default=None, repr=False)
+    sha256: str = ""
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedPicture:
+    """A picture among a sequence's tokens: `rows` times `columns` of them, line by line, from place `start` on."""
+
+    picture: Picture
+    start: int
+    rows: int
+    columns: int
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens of the sequence are the picture's."""
+        return self.rows * self.columns
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn: `role` is system, user or assistant; `text` is the role of a plain text that nobody says."""
+    """One turn: `role` is system, user or assistant; `text` is the role of a plain text that nobody says.
+
+    pictures: what the message shows, in the order of the PICTURE_MARKs in its content; one mark each. Where there are
+    none, the character is text like any other.
+    """
 
     role: str
     content: str
+    pictures: tuple[Picture, ...] = ()
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The pictures by what they show."""
+        return tuple(picture.sha256 or picture.name for picture in self.pictures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +118,21 @@ class Conversation:
     """None, as of an Example without a class: a conversation has no label."""
 
     @property
-    def content(self) -> tuple[tuple[str, str], ...]:
-        """All that the conversation says: equal contents are equal data."""
-        return tuple((message.role, message.content) for message in self.messages)
+    def content(self) -> tuple[tuple[Any, ...], ...]:
+        """All that the conversation says and shows: equal contents are equal data."""
+        return tuple((message.role, message.content, *message.digests) for message in self.messages)
 
     @property
     def key(self) -> tuple[str, ...]:
         """What makes two conversations the same question: all before the last answer; of a plain text, all of it."""
         asked = self.messages[:-1] or self.messages
-        return tuple(f"{message.role}: {message.content.strip()}" for message in asked)
+        texts = (f"{message.role}: {message.content.strip()}" for message in asked)
+        return (*texts, *(digest for message in asked for digest in message.digests))
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """All that it shows, in order."""
+        return tuple(picture for message in self.messages for picture in message.pictures)
 
     @property
     def answer(self) -> str:
@@ -104,6 +155,7 @@ class Features:
     row: int
     token_type_ids: list[int] | None = None
     truncated: bool = False
+    pictures: tuple[PlacedPicture, ...] = ()
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -138,13 +190,15 @@ class Batch:
     labelled with, (B, K) for language models (K supervised positions).
 
     `rows` are the numbers of its examples in the user's file, so that an error can name them. `longest`: tokens of the
-    longest sequence, T where they are padded.
+    longest sequence, T where they are padded. `pictures`: those of its sequences, in order, where the fast path has
+    still to look at them.
     """
 
     inputs: dict[str, torch.Tensor]
     labels: torch.Tensor
     rows: list[int]
     longest: int
+    pictures: Sequence[PlacedPicture] = ()
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""

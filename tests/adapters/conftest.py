@@ -1,1 +1,1 @@
-from small_models import base_models, one_thread  # noqa: F401  # fixtures
+from small_models import base_models, language_bases, one_thread, sums_json  # noqa: F401  # fixtures

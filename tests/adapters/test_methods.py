@@ -138,3 +138,9 @@ def test_held_in_bfloat16_only_frozen_linear_weights_change_their_type(base_mode
                 assert parameter.dtype == torch.float32, n
     layers = [m.get_base_layer() for m in built.model.modules() if isinstance(m, peft.tuners.lora.LoraLayer)]
     assert all(layer.weight.dtype == torch.bfloat16 for layer in layers)
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_parts_of_a_model_of_one_part_are_refused(base_models, sms_csv, method: str):
+    with pytest.raises(ModelError, match=r"adapter\.parts: no effect on this model"):
+        build(make_config(base_models["bert"], sms_csv, adapter={"method": method, "parts": ["language"]}))

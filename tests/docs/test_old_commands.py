@@ -10,7 +10,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ def evaluated_before(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares each training its evaluation, which the first one has had."""
     results = (trained / "output" / "eval_results.json").read_text(encoding="utf-8")
 
-    def evaluate(verb: str, path: Path, what: str, *, even_failed: bool) -> dict[str, Any]:
+    def evaluate(verb: str, path: Path, what: str, settings: Sequence[str], *, even_failed: bool) -> dict[str, Any]:
         assert verb == "evaluate" and even_failed
         RunDirectory(path).eval_results.write_text(results, encoding="utf-8")
         return json.loads(results)

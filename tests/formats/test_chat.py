@@ -44,7 +44,8 @@ def refusal(record: dict[str, Any], answered: bool = True) -> str:
 
 
 def test_the_task_is_a_language_model() -> None:
-    assert [name for name, kind in kinds().items() if "chat" in kind.records.formats] == ["causal_lm"]
+    models = [name for name, kind in kinds().items() if "chat" in kind.records.formats]
+    assert models == ["causal_lm", "vision_language"]
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ def test_user_and_assistant_take_turns(turns: Turns, message: str, answered: boo
         ([{"input": "q", "output": "a"}], "turn 1 has no role (row 7)"),
         (spoken([("user", {"text": "q"})]), "turn 1 holds an object or bytes, not text (row 7)"),
         (spoken([("user", ["q"])]), "turn 1 holds a part that is no text (row 7)"),
-        (spoken([("user", [{"type": "audio"}])]), "turn 1 holds a part that is no text (row 7)"),
+        (spoken([("user", [{"type": "tool"}])]), "turn 1 holds a part that is no text (row 7)"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -188,23 +189,12 @@ def test_what_is_no_list_of_turns_is_refused(value: Any, message: str) -> None:
     assert message in refusal({"messages": value})
 
 
-@pytest.mark.parametrize("kind", ["image", "image_url"])
-def test_pictures_are_refused(kind: str) -> None:
-    part = {"type": kind, kind: {"url": "a.jpg"}}
-    text = refusal({"messages": spoken([("user", [{"type": "text", "text": "what?"}, part]), ANSWER])})
-    assert f"turn 1 holds a part of the type '{kind}' (row 7)" in text
-    assert "pictures need a vision-language model" in text
-
-
 def test_two_system_messages_are_refused() -> None:
     text = refusal({"messages": spoken([SYSTEM, USER, ANSWER]), "system": "another"})
     assert "a system turn beside another system message in 'system' (row 7)" in text
 
 
-def test_the_real_pictures_are_refused_and_their_mark_alone_is_text(shared_data: Path) -> None:
-    path = str(shared_data / "vlm" / "train.jsonl")
-    table = read_source(path, DataSection(train=path), "train")["train"]
-    for record in table.records:
-        assert "pictures need a vision-language model" in refusal(dict(record))
+def test_the_mark_of_a_picture_is_text_where_there_is_no_column_of_pictures() -> None:
     code = [("user", "What does <image> do in SVG?"), ("assistant", "It shows a picture.")]
-    assert one({"messages": spoken(code), "images": []}) == code
+    assert one({"messages": spoken(code)}) == code
+    assert "1 mark <image> in the questions, no picture" in refusal({"messages": spoken(code), "images": []})

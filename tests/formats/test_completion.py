@@ -29,7 +29,8 @@ def one(record: dict[str, Any], columns: Columns = NOTHING, answered: bool = Tru
 
 
 def test_the_task_is_a_language_model() -> None:
-    assert [name for name, kind in kinds().items() if "completion" in kind.records.formats] == ["causal_lm"]
+    models = [name for name, kind in kinds().items() if "completion" in kind.records.formats]
+    assert models == ["causal_lm", "vision_language"]
 
 
 @pytest.mark.parametrize(("prompt", "completion"), USUAL_PAIRS)

@@ -146,7 +146,7 @@ def test_15_training_generation_and_chat_ask_with_the_same_tokens(finished, conf
     batch = generation._generate_batch
 
     def spy(model: Any, task: Any, prompts: Any, *rest: Any) -> Any:
-        asked.extend(tuple(ids) for ids in prompts)
+        asked.extend(tuple(prompt.input_ids) for prompt in prompts)
         return batch(model, task, prompts, *rest)
 
     monkeypatch.setattr(generation, "_generate_batch", spy)

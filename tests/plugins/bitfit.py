@@ -28,7 +28,8 @@ class BitFit(AdapterMethod):
         self.num_steps = request.num_steps
         model.requires_grad_(False)
         for name, parameter in model.named_parameters():
-            parameter.requires_grad_(name.endswith("bias") or any(name.startswith(f"{part}.") for part in request.head))
+            is_bias, is_head = name.endswith("bias"), any(name.startswith(f"{part}.") for part in request.head)
+            parameter.requires_grad_(request.trains(name) and (is_bias or is_head))
         return Attached(model)
 
     def parameter_groups(self, model: Any) -> list[ParameterGroup]:

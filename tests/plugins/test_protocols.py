@@ -15,11 +15,12 @@ import yes_no
 
 from lorafy.adapters import full, lora, none
 from lorafy.contracts import AdapterMethod, Format, Objective, Records, Task, TaskKind, TextObjective, Tracker
+from lorafy.encoding.pictures import PictureEncoder
 from lorafy.formats import chat, completion, labelled, text
 from lorafy.objectives.classes import ClassCrossEntropy
 from lorafy.objectives.tokens import TokenCrossEntropy
 from lorafy.plugins import load_plugin, plugin_names
-from lorafy.tasks import causal_lm, classification, multi_label, regression
+from lorafy.tasks import causal_lm, classification, multi_label, regression, vision_language
 from lorafy.trackers import jsonl, tensorboard
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ KINDS: dict[str, TaskKind] = {
     "classification": classification.KIND,
     "multi_label": multi_label.KIND,
     "regression": regression.KIND,
+    "vision_language": vision_language.KIND,
 }
 ADDED_KIND: TaskKind = yes_no.KIND
 
@@ -38,6 +40,7 @@ RECORDS: dict[str, Records] = {
     "classification": classification.KIND.records,
     "multi_label": multi_label.KIND.records,
     "regression": regression.KIND.records,
+    "vision_language": vision_language.KIND.records,
 }
 ADDED_RECORDS: Records = yes_no.KIND.records
 
@@ -49,6 +52,7 @@ ADDED_FORMAT: Format = shouted
 
 OBJECTIVES: list[Objective] = [
     TokenCrossEntropy(),
+    vision_language.SeenTokenCrossEntropy(),
     ClassCrossEntropy(),
     multi_label.BinaryCrossEntropy(),
     regression.SquaredError(),
@@ -69,6 +73,7 @@ def tasks(tokenizer: Any, encoder: Any) -> dict[str, Task]:
         "classification": classification.Classification(tokenizer, ["ham", "spam"], 64),
         "multi_label": multi_label.MultiLabel(tokenizer, ["ham", "spam"], 64),
         "regression": regression.Regression(tokenizer, [], 64),
+        "vision_language": vision_language.VisionLanguage(encoder, 300),
         "yes_no": yes_no.YesNo(tokenizer, ["ham", "spam"], 64),
     }
 
@@ -115,7 +120,7 @@ def test_every_name_is_there(protocol: type, all_of_it: list[Any]) -> None:
 
 def test_every_task_has_every_name() -> None:
     class Encoder:
-        tokenizer, max_length = None, 64
+        tokenizer, max_length, pictures = None, 64, PictureEncoder(None, 4_096)
 
     every = tasks(None, Encoder())
     assert {name: task.name for name, task in every.items()} == {name: name for name in every}

@@ -4,6 +4,7 @@ tokenizer, or the real stories260K, and small local data of the recipe's form.""
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from language_models import real_tokenizer, save_language_model, write_rows
 from lorafy import api
 from lorafy.config import load_config
 from lorafy.config.schema import RunConfig
+from vision_folders import save_vision_model, vision_tokenizer
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 ADVICE = RECIPES / "daily_advice_zh" / "daily_advice_zh.yaml"
@@ -25,18 +27,18 @@ PLACES = ("garden", "kitchen", "park", "forest", "school", "river")
 def evaluate_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spares each recipe the seconds in which a fresh process imports torch; that process has tests of its own."""
 
-    def evaluate(verb: str, path: Path, what: str, *, even_failed: bool) -> dict[str, Any]:
+    def evaluate(verb: str, path: Path, what: str, settings: Sequence[str], *, even_failed: bool) -> dict[str, Any]:
         assert verb == "evaluate" and even_failed
         return lorafy.evaluate(path)
 
     monkeypatch.setattr(api, "run_verb", evaluate)
 
 
-def train(recipe: Path, folder: Path, *overrides: str) -> lorafy.Run:
+def train(recipe: Path, folder: Path, *overrides: str, task: str = "causal_lm") -> lorafy.Run:
     small = ["train.num_epochs=1", "generation.evaluate_prompts=2", "generation.max_new_tokens=8"]
     run = lorafy.train(recipe, [f"run.output_dir={folder / 'runs'}", *small, *overrides])
     assert run.results["verification"]["passed"], json.dumps(run.results["verification"], indent=2)
-    assert run.results["task"] == "causal_lm" and run.results["base"]["loss"] > 0
+    assert run.results["task"] == task and run.results["base"]["loss"] > 0
     assert run.directory.report.is_file()
     return run
 
@@ -97,6 +99,32 @@ def test_opt_125m(tmp_path: Path, shared_data: Path) -> None:
     run = train(RECIPES / "opt_125m.yaml", tmp_path, *overrides)
     questions = [sample["prompt"] for sample in run.results["samples"]]
     assert any("is in the" in question for question in questions), "the context goes with the instruction"
+
+
+def seeing(folder: Path, shared_data: Path) -> list[str]:
+    """What stands for the hub's Qwen3-VL, which reads more at once, and for a user's pictures."""
+    model = save_vision_model("qwen3_vl", folder / "qwen3_vl", vision_tokenizer(shared_data))
+    rows = shared_data / "vlm"
+    data = [f"data.train={rows / 'train.jsonl'}", f"data.test={rows / 'test.jsonl'}", "data.max_length=500"]
+    return [f"model.path={model}", *data]
+
+
+def test_qwen3_vl(tmp_path: Path, shared_data: Path) -> None:
+    overrides = seeing(tmp_path, shared_data)
+    run = train(RECIPES / "qwen3_vl.yaml", tmp_path, *overrides, task="vision_language")
+    assert run.path.name == "qwen3_vl-1"
+    assert run.results["num_examples"] == 13 and run.results["num_skipped"] == 0
+    assert not any("visual" in name for name in adapter_config(run)["target_modules"])
+    samples = run.results["samples"]
+    assert [sample["pictures"][0]["name"] for sample in samples] == ["images/astronaut.jpg", "images/brick.png"]
+    assert 'alt="images/astronaut.jpg"' in run.directory.report.read_text(encoding="utf-8")
+
+
+def test_qwen3_vl_8gb(tmp_path: Path, shared_data: Path) -> None:
+    overrides = seeing(tmp_path, shared_data)
+    run = train(RECIPES / "qwen3_vl_8gb.yaml", tmp_path, *overrides, task="vision_language")
+    processor = json.loads((run.directory.adapter / "preprocessor_config.json").read_text(encoding="utf-8"))
+    assert processor["size"]["longest_edge"] == 131_072, "other tools show the pictures as large"
 
 
 def test_stories(tmp_path: Path, shared_data: Path) -> None:

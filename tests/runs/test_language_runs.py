@@ -122,7 +122,7 @@ def test_evaluating_again_gives_the_same_figures(finished, tmp_path: Path):
 
 def test_the_best_validation_lies_on_disk(tiny_run, tmp_path: Path):
     best = read_json(tiny_run.path / "checkpoints" / "best.json")
-    examples = read_corpus(load_config(tiny_run.path / "config.yaml"), generative=True).splits["validation"]
+    examples = read_corpus(load_config(tiny_run.path / "config.yaml")).splits["validation"]
     rows = [{"text": e.messages[0].content, "target": e.answer} for e in examples]
     data = write_rows(tmp_path / "validation.jsonl", rows)
     scored = lorafy.evaluate(tiny_run.path, [f"data.test={data}", "generation.evaluate_prompts=0"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ posix_only = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no 
 def no_second_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Here the evaluation needs no process of its own, and nobody looks at pictures."""
 
-    def run_verb(verb: str, path: Path, what: str, *, even_failed: bool = False) -> dict[str, Any]:
+    def run_verb(
+        verb: str, path: Path, what: str, settings: Sequence[str], *, even_failed: bool = False
+    ) -> dict[str, Any]:
         assert verb == "evaluate"
-        return api.evaluate(path)
+        return api.evaluate(path, settings)
 
     monkeypatch.setattr(api, "run_verb", run_verb)
     monkeypatch.setattr(api, "draw_report", lambda run, console: None)

@@ -18,6 +18,7 @@ import lorafy
 from lorafy.config import load_config
 from lorafy.evaluation.verify import TOLERANCES, check_differs, check_reloaded, relative_difference
 from lorafy.models import trained_files as files
+from lorafy.models.load import open_source
 from lorafy.plugins import load_method
 from lorafy.run_directory import RunDirectory
 from lorafy.tasks import read_corpus
@@ -204,7 +205,7 @@ def test_evaluation_from_disk_writes_metrics_and_proof(finished, tmp_path: Path)
 
 def own_validation(run: RunDirectory, folder: Path) -> Path:
     path = folder / "validation.jsonl"
-    examples = read_corpus(load_config(run.config), generative=False).splits["validation"]
+    examples = read_corpus(load_config(run.config), open_source(load_config(run.config).model)).splits["validation"]
     path.write_text("".join(json.dumps({"text": e.text, "label": e.label}) + "\n" for e in examples), encoding="utf-8")
     return path
 

@@ -12,6 +12,7 @@ from accelerate import Accelerator
 
 from lorafy.config.schema import TrainSection
 from lorafy.data.batches import StepPlan
+from lorafy.models.parts import ChosenParts, at_their_rates
 from lorafy.models.precision import Precision
 from lorafy.plugins import load_method
 from lorafy.run_directory import RunDirectory
@@ -69,6 +70,7 @@ def make_training(
     num_steps: int = 12,
     accuracies: Sequence[float] | None = None,
     recorder: Recorder | None = None,
+    parts: ChosenParts | None = None,
     **settings: Any,
 ) -> Training:
     """Four steps an epoch. `accuracies`: what the validations find, one after the other; None: nothing to validate."""
@@ -84,7 +86,7 @@ def make_training(
     stepper = Stepper(
         model=model,
         path=PlainPath(model, task, precision, config.micro_batch_size),
-        optimizer=make_optimizer(method.parameter_groups(model), config),
+        optimizer=make_optimizer(at_their_rates(method.parameter_groups(model), model, parts), config),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         accelerator=Accelerator(),
         precision=precision,

@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight is trained."""
+"""Full fine-tuning: every weight is trained; of a model of several parts, every weight of the chosen ones."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ class Full(AdapterMethod):
     compare_order = 2
 
     def attach(self, model: Any, request: Attachment) -> Attached:
-        """Makes every parameter trainable."""
-        return Attached(model.requires_grad_(True))
+        """Makes every parameter of the chosen parts trainable."""
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(request.trains(name))
+        return Attached(model)
 
     def save(self, model: Any, folder: Path, head: Sequence[str]) -> None:
         """Writes the whole model in transformers' format."""
@@ -37,7 +39,7 @@ class Full(AdapterMethod):
 
     def base_section(self, section: ModelSection, folder: Path) -> ModelSection:
         """The folder itself: it holds a whole model."""
-        return ModelSection(path=str(folder))
+        return section.model_copy(update={"path": str(folder), "revision": None})
 
     def load(self, base: Any, folder: Path, head: Sequence[str]) -> Any:
         """The base is what was trained, as it was loaded from the folder."""

@@ -16,9 +16,13 @@ from transformers.pytorch_utils import Conv1D
 from ..contracts import AdapterMethod, Attached, Attachment
 from ..kernels.peft_layer import LAYERS
 from ..machine.quiet import quiet_transformers
-from ..models.targets import find_targets, group_targets, shortest_names
+from ..models.targets import find_targets, group_targets, peft_targets
 from ..models.trained_files import require_equal, tensor_names
+from ..run_directory import read_json
 from ..types import ModelError, Problem
+
+ELSEWHERE = ("adapters", "shadow_model", "prompt_tuning_init_state_dict_path", "megatron_config")
+"""Settings of peft that name further models or files to load, or have it import a package."""
 
 
 class Lora(AdapterMethod):
@@ -38,15 +42,15 @@ class Lora(AdapterMethod):
     def attach(self, model: Any, request: Attachment) -> Attached:
         """Wraps the target layers."""
         config, head = request.config, request.head
-        targets = find_targets(model, config.target_modules, head)
-        groups = group_targets(model, targets)
+        targets = find_targets(model, config.target_modules, head, request.parts)
+        groups = group_targets(model, targets, request.parts)
         # peft copies each head module (modules_to_save) and freezes the rest.
         peft_config = LoraConfig(
             task_type=TaskType(request.task_type),
             r=config.r,
             lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft computes with any number
             lora_dropout=config.dropout,
-            target_modules=shortest_names(model, targets),
+            target_modules=peft_targets(model, targets),
             modules_to_save=list(head) or None,
             fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in targets),  # GPT-2: (in, out)
             bias="none",
@@ -65,6 +69,8 @@ class Lora(AdapterMethod):
 
     def load(self, base: Any, folder: Path, head: Sequence[str]) -> Any:
         """The base with the adapter on it."""
+        found = tensor_names(folder / self.weights)  # peft would take a pickle where there are no safetensors
+        _refuse_other_places(folder)
         try:
             with quiet_peft():
                 model = PeftModel.from_pretrained(base, str(folder))
@@ -77,7 +83,7 @@ class Lora(AdapterMethod):
             fix = "it was trained on another base than adapter_config.json names, or that base was changed since"
             raise ModelError(Problem(str(folder), f"this adapter does not fit its base: {reason}", fix)) from error
         expected = set(get_peft_model_state_dict(model, save_embedding_layers=False))
-        require_equal(expected, tensor_names(folder / self.weights), folder)
+        require_equal(expected, found, folder)
         return model
 
     def merge(self, model: Any) -> Any:
@@ -98,6 +104,15 @@ class Lora(AdapterMethod):
             yield model
         finally:
             _switch(model, True)
+
+
+def _refuse_other_places(folder: Path) -> None:
+    """Raises ModelError for an adapter_config.json whose adapter is more than the tensors beside it."""
+    settings = read_json(folder / "adapter_config.json")
+    named = [name for name in ELSEWHERE if settings.get(name) not in (None, "mirror")]
+    if named:
+        message = f"adapter_config.json lets peft load more than this folder: {', '.join(named)}"
+        raise ModelError(Problem(str(folder), message, "lorafy loads adapters that are whole in their folder"))
 
 
 def _switch(model: Any, enabled: bool) -> None:

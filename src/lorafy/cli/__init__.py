@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from ..machine.printable import printable
 from ..types import Interrupted, UserError
 from .arguments import WITH_OVERRIDES
 from .chat import chat
@@ -69,8 +70,8 @@ def main() -> None:
         count = len(error.problems)
         typer.secho(f"{count} problem{'s' if count > 1 else ''}:", fg=typer.colors.RED, bold=True, err=True)
         for problem in error.problems:
-            typer.echo(f"  {problem}", err=True)
+            typer.echo(printable(f"  {problem}"), err=True)
         sys.exit(2)
     except Interrupted as stop:
-        typer.echo(str(stop), err=True)
+        typer.echo(printable(str(stop)), err=True)
         sys.exit(128 + stop.signal_number)

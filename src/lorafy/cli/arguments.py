@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from ..machine.printable import json_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,11 +63,11 @@ PIPE_WIDTH = 120
 
 def messages(as_json: bool = False) -> Console:
     """The console for people: stdout, or stderr while stdout carries JSON."""
-    from rich.console import Console
+    from ..machine.console import PlainConsole
 
     stream = sys.stderr if as_json else sys.stdout
-    return Console(stderr=as_json, soft_wrap=True, width=None if stream.isatty() else PIPE_WIDTH)
+    return PlainConsole(stderr=as_json, soft_wrap=True, width=None if stream.isatty() else PIPE_WIDTH)
 
 
 def print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+    typer.echo(json_text(value))

@@ -10,6 +10,7 @@ from .arguments import AsJson, Overrides, Recipe, messages, print_json
 def config(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Show the recipe with every default, and what each key means."""
     from rich.table import Table
+    from rich.text import Text
 
     from ..config import config_tree, load_config
     from ..config.schema import RunConfig
@@ -22,13 +23,14 @@ def config(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False)
         print_json(tree)
         return
     table = Table("key", "value", "meaning", box=None, header_style="bold")
-    for key, value, meaning in _rows(RunConfig, tree, resolved, ""):
-        table.add_row(key, value, meaning)
+    for key, value, is_stated, meaning in _rows(RunConfig, tree, resolved, ""):
+        stated = "bold green" if is_stated else ""
+        table.add_row(key, Text(value, stated), meaning)
     messages().print(table)
 
 
-def _rows(model: Any, tree: dict[str, Any], resolved: Any, prefix: str) -> list[tuple[str, str, str]]:
-    """Dotted key, value (bold where the recipe states it) and meaning of every leaf."""
+def _rows(model: Any, tree: dict[str, Any], resolved: Any, prefix: str) -> list[tuple[str, str, bool, str]]:
+    """Dotted key, value, whether the recipe states it, and meaning of every leaf."""
     from pydantic import BaseModel
 
     rows = []
@@ -40,6 +42,5 @@ def _rows(model: Any, tree: dict[str, Any], resolved: Any, prefix: str) -> list[
             rows += _rows(annotation, value, getattr(resolved, name), f"{prefix}{name}.")
             continue
         text = "null" if value is None else str(value)
-        shown = f"[bold green]{text}[/]" if name in resolved.model_fields_set else text
-        rows.append((f"{prefix}{name}", shown, field.description or ""))
+        rows.append((f"{prefix}{name}", text, name in resolved.model_fields_set, field.description or ""))
     return rows

@@ -29,7 +29,7 @@ def demo(
     name = next_run_name(output_dir, "demo")
     run = train(embedded.recipe(output_dir), [f"run.name={name}", *(overrides or [])], console=console)
     print_results(console, run.results)
-    console.print("\n[bold]Four new messages[/]")
+    console.print("\nFour new messages", style="bold")
     predictions = load_able(run.path, "predict").predict(embedded.MESSAGES)
     if as_json:
         shown = [as_record(prediction) for prediction in predictions]
@@ -37,7 +37,7 @@ def demo(
     else:
         print_predictions(predictions)
     directory = run.directory
-    console.print("\n[bold]Where everything lies[/]")
+    console.print("\nWhere everything lies", style="bold")
     for path, what in (
         (directory.report, "the report: open it in a browser"),
         (directory.adapter, "the adapter, in peft's format"),

@@ -21,12 +21,11 @@ def doctor(
     """Check this machine: packages, processor, memory, GPU, disk, hub."""
     from dataclasses import asdict
 
-    from rich.console import Console
-
+    from ..machine.console import PlainConsole
     from ..machine.environment import describe_environment
     from ..workflows.doctor import run_checks
 
-    console = Console(stderr=json_output)
+    console = PlainConsole(stderr=json_output)
     with console.status("looking at this machine"):
         checks = run_checks()
     print_checks(console, checks)

@@ -27,7 +27,7 @@ def plan(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -
     announce_row(console, prepared)
     built = build_model(prepared)
     precision = choose_precision(config.model.dtype, choose_device())
-    announce_model(console, built, precision)
+    announce_model(console, prepared, built, precision)
     cost = forecast(prepared, built, precision, console)
     rate = prepared.learning_rate
     console.print(
@@ -37,10 +37,18 @@ def plan(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False) -
         highlight=False,
     )
     console.print(
-        f"[bold]About {duration(cost.seconds)} and {size(cost.memory_bytes)} of memory[/], measured on "
+        f"About {duration(cost.seconds)} and {size(cost.memory_bytes)} of memory, measured on "
         f"{cost.sampled_steps} steps of forward and backward on this machine. Nothing was trained.",
         highlight=False,
     )
+    if cost.pictures is not None:
+        kept = cost.pictures
+        disk = f" and {size(kept.disk_bytes)} on disk" if kept.disk_bytes else ""
+        console.print(
+            f"{kept.num_pictures:,} different pictures are looked at once, in about {duration(kept.seconds)}, and "
+            f"kept: {size(kept.memory_bytes)} in memory{disk}. That saves about {duration(kept.seconds_saved)}.",
+            highlight=False,
+        )
     if as_json:
         print_json(
             {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .arguments import AsJson, Model, messages
+from ..machine.printable import printable
+from .arguments import AsJson, Model, messages, print_json
 
 if TYPE_CHECKING:
     from ..inference.read_texts import Prediction
@@ -29,6 +29,9 @@ def predict(
         Path | None, typer.Option("--output", help="write the predictions as .csv or .jsonl")
     ] = None,
     column: Annotated[str | None, typer.Option("--column", help="the input file's column of texts")] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="run Python code that the model's folder carries")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Classify texts: label and probability, with --json all of them."""
@@ -37,12 +40,14 @@ def predict(
 
     check_output(output_file)
     chosen = read_texts(texts, input_file, column)
-    predictions = load_able(model, "predict").predict(chosen)
+    # An option of its own: predict's other words are texts, and a text must not let code run.
+    overrides = ["model.trust_remote_code=true"] if trust_remote_code else []
+    predictions = load_able(model, "predict", overrides).predict(chosen)
     if output_file:
         write_predictions(predictions, output_file)
         messages(as_json=True).print(f"{len(predictions):,} predictions written to {output_file}", highlight=False)
     if as_json:
-        typer.echo(json.dumps({"predictions": [as_record(p) for p in predictions]}, ensure_ascii=False, indent=2))
+        print_json({"predictions": [as_record(p) for p in predictions]})
     elif not output_file:
         print_predictions(predictions)
 
@@ -56,4 +61,4 @@ def as_record(prediction: Prediction) -> dict[str, Any]:
 def print_predictions(predictions: Iterable[Prediction]) -> None:
     for prediction in predictions:
         cut = "  (only its start was read)" if prediction.truncated else ""
-        sys.stdout.write(f"{prediction.shown}\t{prediction.text}{cut}\n")
+        sys.stdout.write(printable(f"{prediction.shown}\t{prediction.text}{cut}\n"))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ..machine.printable import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -52,7 +54,7 @@ def print_table(console: Console, table: Table) -> None:
         shown.add_column(column.title, justify="right" if column.kind == "number" else "left")
     for row in table.rows:
         cells = [row[place] for place in kept]
-        shown.add_row(*(Text(_with_below(cell), "green" if cell.best else "") for cell in cells))
+        shown.add_row(*(Text(printable(_with_below(cell)), "green" if cell.best else "") for cell in cells))
     if table.note:
         console.print(Text(table.note, "dim"))
     console.print(shown)
@@ -70,6 +72,9 @@ def print_samples(console: Console, samples: Samples) -> None:
 
     for sample in samples.samples[:SHOWN_SAMPLES]:
         console.print(Text(f"Q {_one_line(sample.prompt)}", "bold"))
+        if sample.pictures:
+            names = ", ".join(picture.name for picture in sample.pictures)
+            console.print(Text(f"  shown: {_one_line(names)}", "dim"))
         for said in sample.columns:
             if said.kind != "reference":
                 console.print(Text(f"  {said.kind}: {_one_line(said.text)}", "dim" if said.kind == "base" else ""))
@@ -87,14 +92,16 @@ def exit_unless_verified(verification: dict[str, Any] | None) -> None:
 
 
 def print_verification(console: Console, verification: dict[str, Any] | None) -> None:
+    from rich.text import Text
+
     if verification is None:
         console.print("Not verified: this model was not trained by lorafy.", style="dim")
         return
     for check in verification["checks"]:
-        mark = "[green]ok    [/]" if check["passed"] else "[bold red]FAILED[/]"
+        mark = ("ok    ", "green") if check["passed"] else ("FAILED", "bold red")
         figure = "inf" if check["figure"] is None else f"{check['figure']:.1e}"
         # Checksums are equal or not; the others have a figure.
         figures = f": {figure} (limit {check['tolerance']:.0e})" if check["tolerance"] else ""
-        console.print(f"{mark} {check['meaning']}{figures}", highlight=False)
+        console.print(Text.assemble(mark, f" {check['meaning']}{figures}"))
     if not verification["passed"]:
-        console.print("[bold red]Verification failed: do not use these files.[/]")
+        console.print(Text("Verification failed: do not use these files.", "bold red"))

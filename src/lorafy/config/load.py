@@ -27,10 +27,14 @@ from .flat import (
     settle,
     touched,
 )
-from .problems import is_section_rule, known_names, location, to_problems
+from .problems import all_keys, is_section_rule, known_names, location, to_problems
 from .schema import RunConfig
 
-PATHS = ("data.train", "data.validation", "data.test", "model.path", "run.output_dir", "generation.model")
+PATHS = (
+    "data.train", "data.validation", "data.test", "data.images", "model.path", "run.output_dir", "generation.model",
+)  # fmt: skip
+FOLDERS = ("output_dir", "images")
+"""Keys whose value is a path, whatever it looks like: never a hub name."""
 FILE_SUFFIXES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet"}
 
 
@@ -107,15 +111,15 @@ def _hidden_mistakes(tree: Mapping[str, Any], details: Sequence[ErrorDetails]) -
 
     So the tree is looked at again without its wrong keys.
     """
-    mended = copy.deepcopy(dict(tree))
+    mended, leaves = copy.deepcopy(dict(tree)), set(all_keys())
     for detail in details:
         *parents, last = location(detail) or [""]
         if is_section_rule(detail):
             continue
         node, key = mended, last
-        for parent in parents:
-            if not isinstance(node.get(parent), dict):
-                key = parent  # an item of a list: the whole list goes
+        for depth, parent in enumerate(parents, start=1):
+            if not isinstance(node.get(parent), dict) or ".".join(parents[:depth]) in leaves:
+                key = parent  # an item of a list or mapping: the whole of it goes
                 break
             node = node[parent]
         if detail["type"] == "missing":
@@ -227,7 +231,7 @@ def resolve_path(value: Any, folder: Path, key: str) -> Any:
     except (OSError, RuntimeError, ValueError):  # longer than a file name may be, ~ of an unknown user, a zero byte
         return value
     is_path = (
-        key == "output_dir"
+        key in FOLDERS
         or exists
         or Path(value).suffix.lower() in FILE_SUFFIXES
         or value.startswith((".", "~", "/", "\\"))

@@ -105,7 +105,7 @@ def _section_problem(section: str, line: str, spelt: Mapping[str, str]) -> Probl
 def _value_problem(path: str, errors: Sequence[ErrorDetails], where: str, spelt: Mapping[str, str]) -> Problem:
     value = errors[0]["input"]
     kinds = {error["type"] for error in errors}
-    if kinds & {"model_type", "dict_type"}:
+    if kinds <= {"model_type", "dict_type"}:
         return _no_section(path, value, where)
     messages = list(dict.fromkeys(_plain(error) for error in errors))
     message = " or ".join([messages[0], *(text.removeprefix("should be ") for text in messages[1:])])
@@ -156,7 +156,7 @@ def _how_to_add(path: str) -> str:
 
 
 def _is_union_branch(part: str) -> bool:
-    return bool(re.match(r"(constrained-|literal\[|function-|list\[|int$|float$|str$)", part))
+    return bool(re.match(r"(constrained-|literal\[|function-|list\[|dict\[|int$|float$|str$)", part))
 
 
 def known_names(parents: Sequence[str] = ()) -> dict[str, str]:

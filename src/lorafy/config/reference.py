@@ -90,7 +90,8 @@ def _rows(section: dict[str, Any], sections: dict[str, Any], prefix: str) -> Ite
             yield from _rows(sections[node["$ref"].rpartition("/")[2]], sections, f"{prefix}{name}.")
             continue
         default = json.dumps(node["default"]).replace('"', "") if "default" in node else "must be given"
-        yield f"`{prefix}{name}`", _kind(node), default, node["description"]
+        meaning = node["description"].replace("<", "&lt;")  # a page would take <image> for HTML
+        yield f"`{prefix}{name}`", _kind(node), default, meaning
 
 
 def _kind(node: dict[str, Any]) -> str:
@@ -101,6 +102,8 @@ def _kind(node: dict[str, Any]) -> str:
         return " or ".join(f"`{value}`" for value in node.get("enum", [node.get("const")]))
     if node["type"] == "array":
         return f"list of {_kind(node['items'])}" if "items" in node else f"list of {node['minItems']} numbers"
+    if node["type"] == "object":
+        return f"mapping of names to {_kind(node['additionalProperties'])}"
     limits = " and ".join(f"{word} {node[key]}" for key, word in LIMITS.items() if key in node)
     return f"{WORDS[node['type']]} {limits}".strip()
 

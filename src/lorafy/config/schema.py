@@ -5,6 +5,8 @@ The descriptions are the reference: `lorafy config RECIPE` prints them beside th
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -40,6 +42,11 @@ def _refuse(mistakes: list[str]) -> None:
         raise ValueError("\n".join(mistakes))
 
 
+def _repeated(names: Collection[str] | None) -> list[str]:
+    """Names that stand in the list more than once."""
+    return sorted(name for name, count in Counter(list(names or ())).items() if count > 1)
+
+
 class Plugin:
     """The name of a plug-in: one of lorafy's own, which stand in the reference, or one that another package adds."""
 
@@ -61,6 +68,7 @@ class Plugin:
 
 Integer = Annotated[int, BeforeValidator(_no_boolean)]
 Number = Annotated[float, BeforeValidator(_no_boolean)]
+Factor = Annotated[float, BeforeValidator(_no_boolean), Field(gt=0)]
 Every = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1)] | Literal["epoch"] | None
 Column = str | Annotated[int, BeforeValidator(_no_boolean), Field(ge=0)] | None
 Text = Annotated[str, Field(min_length=1)]
@@ -89,7 +97,11 @@ class ModelSection(Section):
         "older GPUs, else float32. Trained weights are float32 always",
     )
     revision: str | None = Field(None, description="branch, tag or commit of a hub model")
-    trust_remote_code: bool = Field(False, description="run Python code that the model's folder carries")
+    trust_remote_code: bool = Field(
+        False,
+        description="run Python code that the model's folder carries; said here or on the command line, never by a run "
+        "or an adapter",
+    )
 
     @model_validator(mode="after")
     def _revision_is_of_the_hub(self) -> ModelSection:
@@ -114,6 +126,11 @@ class Columns(Section):
     completion: Column = Field(None, description="the answer; default: found by its usual names")
     system: Column = Field(None, description="the system message, where there is such a column")
     messages: Column = Field(None, description="a list of turns with role and content (or from and value)")
+    images: Column = Field(
+        None,
+        description="vision-language: the pictures of a row, a path or a list of them; default: images or image. "
+        "<image> in a question stands for the next of them; without such marks all stand before the first question",
+    )
 
     @property
     def headerless(self) -> bool:
@@ -146,6 +163,13 @@ class DataSection(Section):
         "more than 1 %, or skip them, however many. An answer is never cut",
     )
     train_on_prompt: bool = Field(False, description="language models: learn the questions too, not the answers alone")
+    images: Text | None = Field(
+        None,
+        description="vision-language: the folder where paths of pictures begin; default: that of the data file",
+    )
+    max_pixels: Integer = Field(
+        262_144, ge=1024, description="vision-language: a picture is shown to the model with at most so many pixels"
+    )
     labels: list[str] | None = Field(
         None, min_length=2, description="names for numeric labels: the first names label 0, and so on"
     )
@@ -173,15 +197,15 @@ class DataSection(Section):
             mistakes.append(f"split: the shares {list(self.split)} should add up to 1, with something left to train on")
         if self.validation and self.split != DEFAULT_SPLIT:
             mistakes.append("split: no effect while data.validation is given; remove it")
-        repeated = sorted({name for name in self.labels or [] if (self.labels or []).count(name) > 1})
+        repeated = _repeated(self.labels)
         if repeated:
             mistakes.append(f"labels: {', '.join(repeated)} stands there more than once; each label has one name")
         _refuse(mistakes)
         return self
 
 
-WITHOUT_SETTINGS = ("full", "none")
-"""Methods that know none of r, alpha, dropout and target_modules."""
+SETTINGS_OF = {"full": ("parts",), "none": ()}
+"""For methods that know not all of the settings: those that they know."""
 
 
 class AdapterSection(Section):
@@ -194,18 +218,33 @@ class AdapterSection(Section):
     target_modules: Literal["auto", "all-linear"] | list[str] = Field(
         "auto", description="layers that get LoRA: auto (all linear layers of the base), or a list of names"
     )
+    parts: list[str] | dict[str, Factor] | None = Field(
+        None,
+        description="vision-language: what is trained of language, vision and merger, the others frozen: a list, or "
+        "factors on the learning rate, such as {language: 1, vision: 0.2}; default: language",
+    )
+
+    @property
+    def factors(self) -> dict[str, float] | None:
+        """The parts to train, each with its factor on the learning rate; None: as the model has them."""
+        return dict.fromkeys(self.parts, 1.0) if isinstance(self.parts, list) else self.parts
 
     @property
     def effective(self) -> dict[str, Any]:
         """The settings, by key, that have an effect under the chosen method."""
-        return {"method": self.method} if self.method in WITHOUT_SETTINGS else self.model_dump(mode="json")
+        tree = self.model_dump(mode="json")
+        known = SETTINGS_OF.get(self.method)
+        return tree if known is None else {"method": self.method} | {key: tree[key] for key in known if tree[key]}
 
     @model_validator(mode="after")
     def _only_settings_with_an_effect(self) -> AdapterSection:
         mistakes = []
-        if self.method in WITHOUT_SETTINGS:
-            given = sorted(self.model_fields_set - {"method"})
+        if self.method in SETTINGS_OF:
+            given = sorted(self.model_fields_set - {"method", *SETTINGS_OF[self.method]})
             mistakes += [f"{key}: no effect with method: {self.method}; remove it" for key in given]
+        if self.parts is not None and not self.parts:
+            mistakes.append("parts: there is none; name at least one part, or remove it")
+        mistakes += [f"parts: {name} stands there more than once" for name in _repeated(self.parts)]
         if self.target_modules == []:
             mistakes.append("target_modules: the list is empty; name at least one layer, or use auto")
         _refuse(mistakes)
@@ -254,6 +293,11 @@ class TrainSection(Section):
         description="compute activations again in the backward pass, about a third slower, instead of keeping them; "
         "auto: where they would not fit into the free memory",
     )
+    keep_picture_features: bool = Field(
+        True,
+        description="vision-language: what a frozen vision tower makes of a picture is computed once and kept, in a "
+        "quarter of the free memory, and on disk beyond it; false: computed at every step",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainSection:
@@ -284,10 +328,13 @@ class GenerationSection(Section):
 class RunConfig(Section):
     run: RunSection = Field(default_factory=RunSection)
     model: ModelSection
-    task: Annotated[str, Plugin("tasks", "auto", "classification", "multi_label", "regression", "causal_lm")] = Field(
+    task: Annotated[
+        str, Plugin("tasks", "auto", "classification", "multi_label", "regression", "causal_lm", "vision_language")
+    ] = Field(
         "auto",
         description="classification: one label a text; multi_label: any number of labels a text; regression: a number "
-        "a text; causal_lm: text after text; auto: what columns, labels and model ask for",
+        "a text; causal_lm: text after text; vision_language: answers about pictures; auto: what columns, labels and "
+        "model ask for",
     )
     data: DataSection
     adapter: AdapterSection = Field(default_factory=AdapterSection)

@@ -9,10 +9,11 @@ import datasets
 
 from ..config.schema import RunConfig
 from ..contracts import Settled
-from ..types import Conversation, Features
+from ..types import Conversation, DataError, Features, Problem
 from .rows import rows_without
 
 WITHOUT = {"assistant": "an answer", "user": "a question", "system": "a system message", "text": "text"}
+NO_PICTURES = "pictures need a vision-language model; a language model learns from text alone"
 NO_TURNS = "text"
 """The format without turns: nobody asks, nobody answers."""
 
@@ -35,7 +36,11 @@ class ConversationRecords:
         return None
 
     def accept(self, example: Conversation, config: RunConfig) -> Conversation:
-        """The conversation as it is: it has no label to read."""
+        """The conversation as it is: it has no label to read. Raises DataError for pictures."""
+        if example.pictures:
+            message = f"{NO_PICTURES} (row {example.row})"
+            fix = "take one, such as Qwen/Qwen3-VL-2B-Instruct, or take pictures and their marks out of the data"
+            raise DataError(Problem("model.path", message, fix))
         return example
 
     def settle(self, splits: dict[str, list[Conversation]], named: Any, config: RunConfig) -> Settled:

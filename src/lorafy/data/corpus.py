@@ -14,6 +14,9 @@ from ..types import DataError, Finding, Problem
 from .sources import Table, read_tables
 from .splits import count_labels, downsample, sample_stratified, split_stratified
 
+SHOWN_KINDS, SHOWN_ROWS = 10, 20
+"""So many kinds of mistakes in rows are told of, and so many rows of each are named."""
+
 
 @dataclass
 class Corpus:
@@ -139,6 +142,8 @@ def _examples(table: Table, data: DataSection, form: str) -> list[Any]:
     """Each record as the format reads it, its label as the file has it."""
     plugin = load_plugin("formats", form)
     columns = plugin.resolve_columns(table.columns, data.columns, table.source)
+    if data.columns.images is not None and columns.images is None:
+        raise DataError(Problem("data.columns.images", f"no effect on data in the format {form}", "remove it"))
     pairs = zip(table.records, table.rows, strict=True)
     return _each(
         list(pairs), lambda pair: plugin.parse(pair[0], columns, table.source, pair[1], table.label_names), table
@@ -152,18 +157,27 @@ def _names_of_classes(table: Table, data: DataSection, form: str) -> list[str] |
 
 
 def _each(items: Sequence[Any], read: Callable[[Any], Any], table: Table) -> list[Any]:
-    """Each item as `read` gives it. Raises DataError for the first that cannot be read, with how many there are."""
-    found, wrong = [], []
-    for item in items:
+    """Each item as `read` gives it. Raises DataError for those that cannot be read: the first of each kind of mistake,
+    with the other rows and how many there are."""
+    found: list[Any] = []
+    kinds: dict[tuple[str, str | None], list[tuple[int, Problem]]] = {}
+    for item, row in zip(items, table.rows, strict=True):
         try:
             found.append(read(item))
         except DataError as error:
-            wrong.append(error.problems[0])
-    if wrong:
-        first = wrong[0]
-        message = f"{first.message} in {table.source}; {len(wrong):,} of {len(items):,} rows are like that"
-        raise DataError(Problem(first.where, message, first.fix))
+            wrong = error.problems[0]
+            kinds.setdefault((wrong.where, wrong.fix), []).append((row, wrong))
+    if kinds:
+        of_all = f"of {len(items):,} rows are like that"
+        raise DataError(_of_one_kind(wrong, table.source, of_all) for wrong in list(kinds.values())[:SHOWN_KINDS])
     return found
+
+
+def _of_one_kind(wrong: Sequence[tuple[int, Problem]], source: str, of_all: str) -> Problem:
+    first = wrong[0][1]
+    others = [f"{row}" for row, _ in wrong[1:SHOWN_ROWS]] + ["..."] * (len(wrong) > SHOWN_ROWS)
+    also = f", and so row {', '.join(others)}" if others else ""
+    return Problem(first.where, f"{first.message} in {source}{also}; {len(wrong):,} {of_all}", first.fix)
 
 
 def _make_splits(splits: dict[str, list[Any]], config: RunConfig) -> list[Finding]:

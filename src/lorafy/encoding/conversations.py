@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -22,6 +22,9 @@ class ConversationEncoder:
     max_length: int
     context_length: int
     train_on_prompt: bool = False
+
+    sees: ClassVar[bool] = False
+    """Whether messages may show pictures."""
 
     @property
     def tokenizer(self) -> Any:
@@ -43,19 +46,16 @@ class ConversationEncoder:
             except DataError as error:
                 refused.append((example.row, error.problems[0]))
                 continue
-            for feature in found:
-                if feature is None:
-                    reason = f"its answer alone does not fit into {self.max_length} tokens"
-                    skipped.append(Skipped(example.row, reason))
-                else:
-                    features.append(feature)
+            features += [feature for feature in found if isinstance(feature, Features)]
+            skipped += [Skipped(example.row, reason) for reason in found if isinstance(reason, str)]
         if refused:
             row, problem = refused[0]
             rows = f"row {row} of {examples[0].source}; {len(refused):,} of {len(examples):,} rows are like that"
             raise DataError(Problem(problem.where, f"{problem.message} ({rows})", problem.fix))
         return Encoded(features, skipped)
 
-    def _encode(self, example: Conversation) -> list[Features | None]:
+    def _encode(self, example: Conversation) -> list[Features | str]:
+        """Its sequences; for one that cannot be trained on, the reason."""
         if example.messages[0].role == "text":
             return self._plain_text(example)
         sequences = self.renderer.sequences(example.messages)
@@ -63,7 +63,10 @@ class ConversationEncoder:
         if all(len(feature) <= self.max_length for feature in encoded):
             return list(encoded)
         ends = [index for index, message in enumerate(example.messages) if message.role == "assistant"]
-        return [self._fitted(example.messages[: end + 1], example.row) for end in ends]
+        fitted = [self._fitted(example.messages[: end + 1], example.row) for end in ends]
+        return [
+            f"its answer alone does not fit into {self.max_length} tokens" if one is None else one for one in fitted
+        ]
 
     def _features(self, pieces: Sequence[Piece], row: int, truncated: bool = False) -> Features:
         ids, trained = self.renderer.encode(pieces)
@@ -104,12 +107,34 @@ class ConversationEncoder:
         feature = self._features(last, row, truncated)
         return feature if len(feature) <= self.max_length else None
 
-    def _plain_text(self, example: Conversation) -> list[Features | None]:
+    def _plain_text(self, example: Conversation) -> list[Features | str]:
         """Each sequence begins with the last token of the one before, so that every token but the first is a target."""
         ids = [*self.tokenizer(example.answer, verbose=False)["input_ids"], self.renderer.end_id]
         starts = range(0, len(ids) - 1, self.max_length - 1)
         parts = [ids[start : start + self.max_length] for start in starts]
         return [Features(part, [IGNORE_INDEX, *part[1:]], example.row) for part in parts]
+
+    def ask(self, messages: Sequence[Message]) -> Features:
+        """The sequence that an answer to these messages begins after; nothing in it is a target.
+
+        Raises DataError for pictures that it does not see.
+        """
+        shown = [picture.name for message in messages for picture in message.pictures]
+        if shown:
+            fix = "ask a vision-language model, such as Qwen/Qwen3-VL-2B-Instruct"
+            raise DataError(Problem(shown[0], "this model sees no pictures: it reads text alone", fix))
+        ids = self.renderer.question_ids(messages)
+        return Features(ids, [IGNORE_INDEX] * len(ids), row=0)
+
+    def prompts(self, questions: Sequence[Features]) -> dict[str, torch.Tensor]:
+        """A model's inputs for writing on: ids and mask (B, T), padded on the left."""
+        longest = max(len(question) for question in questions)
+        ids = torch.full((len(questions), longest), self.tokenizer.pad_token_id, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, question in enumerate(questions):
+            ids[row, longest - len(question) :] = torch.tensor(question.input_ids)
+            mask[row, longest - len(question) :] = 1
+        return {"input_ids": ids, "attention_mask": mask}
 
     def padded_length(self, num_tokens: int) -> int:
         """T, in tokens, for a batch whose longest sequence has `num_tokens`: rounded up, within `max_length`."""

@@ -27,6 +27,9 @@ PLAIN_TEMPLATE = """\
 {%- if add_generation_prompt %}{{ 'Assistant:\n' }}{%- endif %}"""
 """Chat template for tokenizers without one (GPT-2, OPT). Saved with the adapter: other tools ask the same way."""
 
+TEMPLATE_FAULTS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError)
+"""What a template may end with: it is a program, and its author may be anybody. transformers runs it in a sandbox."""
+
 PROBE_TEXT = (
     "The quick brown fox jumps over 13 lazy dogs, 98 % off!\n快速的狐狸 PACK MY BOX WITH FIVE DOZEN JUGS: 0245-67\n"
 )
@@ -161,7 +164,7 @@ class Renderer:
                 add_generation_prompt=add_generation_prompt,
                 enable_thinking=self.thinking,
             )
-        except TemplateError as error:
+        except TEMPLATE_FAULTS as error:
             raise DataError(Problem("the chat template", f"refuses this conversation: {error}")) from error
 
     def _ids(self, text: str, lead: str | None) -> list[int]:

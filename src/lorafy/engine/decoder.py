@@ -13,9 +13,10 @@ from ..kernels.nouns import NO_DROPOUT, Dropout, Linear, Norm, Rotary, Sequences
 from ..objectives.tokens import TokenCrossEntropy
 from ..types import Batch, LossOutput
 from .recompute import again, once
+from .tower import Tower
 
 Angles = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-"""Positions (M,) -> cosine and sine, both (M, head_width), float32."""
+"""Positions (M,) or (3, M) -> cosine and sine, both (M, head_width), float32."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class Decoder:
     last_norm: Norm
     head: Linear
     dtype: torch.dtype
+    tower: Tower | None = None
 
     def loss(self, ops: ModuleType, batch: Batch, objective: TokenCrossEntropy, recompute: bool = False) -> LossOutput:
         """The SUM over targets: `objective` is computed with the output layer, the logits are never kept. batch: as of
@@ -72,12 +74,19 @@ class Decoder:
                 places = inputs["position_ids"] + self.first_position
                 stream = stream + functional.embedding(places, self.positions)
             stream = ops.drop(stream.float(), self.embedding_dropout, seeds)
+        features: Sequence[torch.Tensor] = ()
+        if batch.pictures:
+            assert self.tower is not None, "only a model that sees is shown pictures"
+            first, *features = self.tower(batch.pictures).float()
+            stream = stream.index_copy(0, inputs["picture_rows"], first)
         angles = None if self.angles is None else self.angles(inputs["position_ids"])
         y, dropout = None, NO_DROPOUT
-        for layer in self.layers[:-1]:
+        for index, layer in enumerate(self.layers[:-1]):
             sequences = self._sequences(starts, starts, layer.scale, batch.longest)
             stream, y = run(self._layer, ops, layer, stream, y, dropout, sequences, seeds, angles)
             dropout = layer.down_dropout
+            if index < len(features):
+                stream = stream.index_add(0, inputs["picture_rows"], features[index])
         last = self.layers[-1]
         assert last.q is not None and last.kv is not None
         stream, x = ops.add_norm(stream, y, last.first_norm, dropout, seeds, self.dtype)

@@ -17,14 +17,19 @@ from ..kernels.nouns import Linear
 from ..kernels.peft_layer import FusedLinear
 from ..objectives import TEXTS, TOKENS
 from ..plugins import load_plugin, plugin_names
-from ..types import Batch, Features, LossOutput
+from ..types import Batch, Features, LossOutput, PlacedPicture
+from .decoder import Decoder
 from .packed import MAX_TOKENS, Rounding, cut, exactly, pack_sequences, pack_texts, rounded
+from .tower import Tower
 from .weights import Reader, Unsupported
 
 PACKERS: dict[str, Callable[[Sequence[Features], Sequence[int], int | None, Rounding], Batch]] = {
     TEXTS: pack_texts,
     TOKENS: pack_sequences,
 }
+
+Patches = Callable[[PlacedPicture], torch.Tensor]
+"""A picture of a sequence -> its patches (N, C), float32, on the CPU."""
 
 GPU_MAX_TOKENS = 16_384
 """Of one micro-batch on a GPU, on either path; activation checkpointing comes in where memory asks for it."""
@@ -62,6 +67,11 @@ class FastPath:
         chosen = [([features[i] for i in run], [numbers[i] for i in run]) for run in runs]
         return [pack(*examples, seed, self.round_rows) for examples in chosen]
 
+    @property
+    def tower(self) -> Tower | None:
+        """What looks at pictures; None in a model that sees none."""
+        return self.network.tower if isinstance(self.network, Decoder) else None
+
     def loss(self, batch: Batch) -> LossOutput:
         """The SUM over targets, in fp32."""
         return self.network.loss(self.ops, batch, self.objective, self.recompute)
@@ -71,12 +81,20 @@ class FastPath:
 
 
 def build_fast_path(
-    model: Any, objective: Objective, dtype: torch.dtype, device: torch.device, max_examples: int | None
+    model: Any,
+    objective: Objective,
+    dtype: torch.dtype,
+    device: torch.device,
+    max_examples: int | None,
+    *,
+    patches: Patches | None = None,
+    keeps_features: bool = True,
 ) -> FastPath:
-    """Over the parameters of `model` (peft's, or the bare one). Raises Unsupported with the reason."""
+    """Over the parameters of `model` (peft's, or the bare one). patches: of a task that shows pictures. keeps_features:
+    what a frozen tower makes of a picture is computed once. Raises Unsupported with the reason."""
     ops = operations(dtype, device)
     bare = model.get_base_model() if isinstance(model, PeftModel) else model
-    network = read_network(bare, objective.reads, dtype)
+    network = read_network(bare, objective.reads, dtype, patches, keeps_features)
     if ops is gpu:
         return FastPath(network, objective, ops, max_examples, GPU_MAX_TOKENS, exactly)
     return FastPath(network, objective, ops, max_examples)
@@ -110,13 +128,18 @@ def operations(dtype: torch.dtype, device: torch.device) -> ModuleType:
         raise Unsupported(str(error)) from error
 
 
-def read_network(bare: Any, reads: str, dtype: torch.dtype) -> Network:
-    """reads: the objective's. Raises Unsupported where the model has or trains what the fast path does not know."""
+def read_network(
+    bare: Any, reads: str, dtype: torch.dtype, patches: Patches | None = None, keeps_features: bool = True
+) -> Network:
+    """reads: the objective's. patches, keeps_features: see `build_fast_path`.
+
+    Raises Unsupported where the model has or trains what the fast path does not know.
+    """
     kind, known = bare.config.model_type.replace("-", "_"), plugin_names("engine/families")
     family = load_plugin("engine/families", kind) if kind in known else None
     if family is None or reads != family.READS:
         raise Unsupported(f"it is not written for {kind} with outputs for {reads} ({', '.join(known)})")
-    reader = Reader(dtype)
+    reader = Reader(dtype, patches, keeps_features)
     network = family.read(bare, reader)
     used = {id(parameter) for parameter in reader.used}
     other = [name for name, p in bare.named_parameters() if p.requires_grad and id(p) not in used]

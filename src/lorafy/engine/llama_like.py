@@ -10,13 +10,14 @@ from .decoder import Decoder, Layer
 from .weights import Reader, Unsupported, activation_name
 
 
-def read_decoder(model: Any, reader: Reader, *, attends_to_all: bool, norms_heads: bool) -> Decoder:
-    """model: a Llama with its language head, or one of its kin, peft's adapters inside.
+def read_decoder(
+    body: Any, config: Any, head: Any, reader: Reader, *, attends_to_all: bool, norms_heads: bool
+) -> Decoder:
+    """body: a Llama without its language head, or one of its kin, peft's adapters inside. head: that one.
 
     attends_to_all: no layer looks through a sliding window. norms_heads: queries and keys are RMS-normed, each head by
     itself.
     """
-    body, config = model.model, model.config
     if not attends_to_all:
         raise Unsupported("attention over a sliding window")
     if body.rotary_emb.rope_type in ("dynamic", "longrope"):
@@ -50,7 +51,8 @@ def read_decoder(model: Any, reader: Reader, *, attends_to_all: bool, norms_head
 
     def angles(positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.no_grad():
-            cosine, sine = body.rotary_emb(positions.new_empty(0, dtype=torch.float32), positions[None])
+            # (1, M); on three axes (3, 1, M)
+            cosine, sine = body.rotary_emb(positions.new_empty(0, dtype=torch.float32), positions.unsqueeze(-2))
         return cosine[0].contiguous(), sine[0].contiguous()
 
     return Decoder(
@@ -66,6 +68,6 @@ def read_decoder(model: Any, reader: Reader, *, attends_to_all: bool, norms_head
         activation=activation_name(config.hidden_act),
         gated=True,
         last_norm=reader.norm(body.norm),
-        head=reader.linear(model.lm_head),
+        head=reader.linear(head),
         dtype=reader.dtype,
     )

@@ -10,6 +10,7 @@ import torch
 from ..encoding.texts import label_tensor
 from ..kernels.reference import row_seeds
 from ..types import IGNORE_INDEX, Batch, Features
+from .positions import three_axes
 
 MAX_TOKENS = 2_048
 """Of one micro-batch: products are no faster beyond (docs/log.md), activations take more memory."""
@@ -68,10 +69,14 @@ def pack_sequences(
 
     query_rows (Q,): the rows from each sequence's first target on, none of one without a target; query_starts (B + 1,)
     int32: where they begin. target_rows (K,): which of the query rows predict a target; labels (K,): that target. Q and
-    K go through `round_rows`, the last rows being of no sequence and without label.
+    K go through `round_rows`, the last rows being of no sequence and without label. With pictures: position_ids (3, M)
+    on three axes, and picture_rows (P,), the rows of their tokens.
     """
     inputs, longest = _tokens([feature.input_ids[:-1] for feature in features], numbers, seed, round_rows)
     starts = inputs["starts"].tolist()
+    pictures = [picture for feature in features for picture in feature.pictures]
+    if pictures:
+        inputs |= _places(features, starts, len(inputs["input_ids"]))
     query_rows: list[int] = []
     query_starts, target_rows, labels = [0], [], []
     for feature, start in zip(features, starts, strict=False):
@@ -91,7 +96,19 @@ def pack_sequences(
         "target_rows": torch.tensor(target_rows + [0] * spare),
     }
     labels += [IGNORE_INDEX] * spare
-    return Batch(inputs, torch.tensor(labels), [feature.row for feature in features], longest)
+    return Batch(inputs, torch.tensor(labels), [feature.row for feature in features], longest, pictures)
+
+
+def _places(features: Sequence[Features], starts: Sequence[int], num_rows: int) -> dict[str, torch.Tensor]:
+    """position_ids and picture_rows of `pack_sequences`."""
+    axes = torch.cat([three_axes(len(feature) - 1, feature.pictures) for feature in features], 1)
+    rows = [
+        torch.arange(picture.num_tokens) + start + picture.start
+        for feature, start in zip(features, starts, strict=False)
+        for picture in feature.pictures
+    ]
+    spare = axes.new_zeros(3, num_rows - axes.shape[1])
+    return {"position_ids": torch.cat([axes, spare], 1), "picture_rows": torch.cat(rows)}
 
 
 def _tokens(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ..kernels.memory import join
 from ..kernels.nouns import NO_DROPOUT, SITES, Dropout, Linear, LoraPart, Norm
+from ..types import PlacedPicture
 
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -39,9 +40,14 @@ class Projections(TypedDict):
 
 @dataclass
 class Reader:
-    """Turns modules into nouns, numbers the dropouts, and notes which trained parameters the fast path uses."""
+    """Turns modules into nouns, numbers the dropouts, and notes which trained parameters the fast path uses.
+
+    patches: the task's, where it shows pictures. keeps_features: of pictures, where the tower is frozen.
+    """
 
     dtype: torch.dtype
+    patches: Callable[[PlacedPicture], torch.Tensor] | None = None
+    keeps_features: bool = True
     used: list[nn.Parameter] = field(default_factory=list)
     _sites: int = 0
 

@@ -15,6 +15,8 @@ from ..encoding.conversations import ConversationEncoder
 from ..encoding.lengths import of_like_length
 from ..models.precision import Precision
 from ..objectives.tokens import token_losses
+from ..pictures.placing import as_written
+from ..pictures.thumbnail import thumbnail
 from ..types import Conversation, Encoded, Features, Message
 from .text_metrics import text_metrics
 
@@ -142,10 +144,12 @@ def _generation_metrics(answers: Sequence[Written], asked: Sequence[Asked], seco
 def samples(
     asked: Sequence[Asked], tuned: Sequence[Written], base: Sequence[Written] | None, most: int = 20
 ) -> list[dict[str, Any]]:
-    """The first questions with the references and what each model answered."""
+    """The first questions with the references and what each model answered; with `pictures` where a question shows
+    some: their names, and themselves made small."""
     return [
         {
-            "prompt": question.messages[-1].content,
+            "prompt": as_written(question.messages[-1]),
+            **_shown(question),
             "references": question.references[:3],
             "tuned": answer.text,
             "base": None if base is None else base[index].text,
@@ -154,6 +158,13 @@ def samples(
         }
         for index, (question, answer) in enumerate(zip(asked[:most], tuned[:most], strict=True))
     ]
+
+
+def _shown(question: Asked) -> dict[str, Any]:
+    pictures = [picture for message in question.messages for picture in message.pictures]
+    if not pictures:
+        return {}
+    return {"pictures": [{"name": picture.name, "thumbnail": thumbnail(picture)} for picture in pictures]}
 
 
 def _bootstrap_loss(losses: Sequence[float], targets: Sequence[int]) -> tuple[float, float]:

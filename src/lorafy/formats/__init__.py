@@ -6,7 +6,13 @@ import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..types import DataError, Problem
+from ..config.schema import Columns
+from ..pictures.references import Place, pictures_of
+from ..types import DataError, Picture, Problem
+
+USUAL_IMAGES = ("images", "image")
+VIDEOS = ("videos", "video")
+NO_VIDEOS = "lorafy learns from still pictures, not from videos yet: take such rows out, or save frames as pictures"
 
 
 class ColumnSearch:
@@ -37,6 +43,22 @@ class ColumnSearch:
         fix = f"name it: data.columns.{part}=NAME; or, in a file without a header line, its position counted from 0"
         self.problems.append(Problem(f"data.columns.{part}", message, fix))
         return None
+
+    def images(self, wanted: str | int | None, *used: str | None) -> str | None:
+        """The column of pictures: the recipe's, else the one with a usual name that is not `used`; None where there is
+        none, and a mistake more where there are two."""
+        named = self.given("images", wanted)
+        if named is not None:
+            if named in used:
+                message = f"'{named}' of {self.where} is taken twice, as pictures and as text"
+                self.problems.append(Problem("data.columns.images", message, "name another column"))
+            return named
+        found = [self.by_lower[name] for name in USUAL_IMAGES if name in self.by_lower]
+        found = [name for name in found if name not in used]
+        if len(found) > 1:
+            message = f"{self.where} has two columns of pictures, {' and '.join(found)}"
+            self.problems.append(Problem("data.columns.images", message, "name one: data.columns.images=NAME"))
+        return found[0] if found else None
 
     def finish(self, **parts: str | None) -> None:
         """Raises DataError with every mistake; one column for two parts is one too."""
@@ -75,6 +97,22 @@ def cell(record: Mapping[str, Any], column: str, part: str, row: int) -> Any:
         kind = "a list of lists" if isinstance(value, list) else "bytes"
         raise DataError(Problem(where, f"'{column}' holds {kind}, not text (row {row})", "name another column"))
     return value
+
+
+def pictures_in(record: Mapping[str, Any], columns: Columns, row: int) -> tuple[Picture, ...] | None:
+    """The pictures of a row's column; None where the table has no such column.
+
+    Raises DataError for what is no picture, and for videos in a column of their own.
+    """
+    texts = (columns.prompt, columns.input, columns.completion, columns.system)
+    for name, value in record.items():
+        # NaN, unequal to itself, is how data frames write a missing cell.
+        if str(name).lower() in VIDEOS and value and value == value and name not in texts:
+            raise DataError(Problem("data", f"'{name}' holds a video (row {row})", NO_VIDEOS))
+    if columns.images is None:
+        return None
+    value = value_at(record, str(columns.images), whole=True)
+    return pictures_of(value, Place("data.columns.images", f"row {row}"))
 
 
 def as_text(value: Any) -> str:

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..config.schema import Columns
+from ..pictures.placing import Next, Piece, Turn, place_pictures
+from ..pictures.references import Place, pictures_of
 from ..types import Conversation, DataError, Message, Problem
-from . import ColumnSearch, as_text, cell, filled, value_at
+from . import ColumnSearch, as_text, cell, filled, pictures_in, value_at
 
 PRECEDENCE = 10
 USUAL_MESSAGES = ("messages", "conversations", "conversation", "dialog")
@@ -24,8 +26,14 @@ ROLES = {
 WHERE = "data.columns.messages"
 SHAPE = 'write [{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]'
 ORDER = "a system turn may come first; then user and assistant take turns, and assistant is last"
-NO_PICTURES = "pictures need a vision-language model; a language model learns from text alone"
-PICTURES = ("image", "image_url", "input_image", "video", "video_url")
+TEXTS = ("text", "input_text", "output_text")
+PICTURES = {
+    "image": ("image", "url", "path", "base64", "bytes"),
+    "image_url": ("image_url",),
+    "input_image": ("image_url",),
+}
+"""Types of parts that are pictures, and the keys that may say which one."""
+MEDIA = {"video": "videos", "video_url": "videos", "audio": "sound", "audio_url": "sound", "input_audio": "sound"}
 
 
 def recognises(names: Sequence[str], config: Columns) -> bool:
@@ -42,8 +50,9 @@ def resolve_columns(names: Sequence[str], config: Columns, where: str, *, answer
     search = ColumnSearch(names, where)
     messages = search.given("messages", config.messages) or search.usual("messages", USUAL_MESSAGES)
     system = search.given("system", config.system) or search.by_lower.get("system")
+    images = search.images(config.images, messages, system)
     search.finish(messages=messages, system=system)
-    return Columns(messages=messages, system=system, completion=messages if answered else None)
+    return Columns(messages=messages, system=system, completion=messages if answered else None, images=images)
 
 
 def parse(
@@ -51,11 +60,12 @@ def parse(
 ) -> Conversation:
     """One record as its messages. A content of null becomes ""; an empty system message is none.
 
-    Raises DataError where the turns are no such list, or user and assistant do not take turns.
+    Raises DataError where the turns are no such list, user and assistant do not take turns, or pictures and the marks
+    for them do not match.
     """
-    messages = [_message(turn, number, row) for number, turn in enumerate(_turns(record, columns, row), start=1)]
-    _check_order(messages, row)
-    _refuse_pictures(record, messages, row)
+    turns = [_turn(turn, number, row) for number, turn in enumerate(_turns(record, columns, row), start=1)]
+    _check_order([role for role, _ in turns], row)
+    messages = place_pictures(turns, pictures_in(record, columns, row), Place(WHERE, f"row {row}"))
     own = messages.pop(0).content if messages[0].role == "system" else ""
     column = "" if columns.system is None else filled(cell(record, str(columns.system), "system", row))
     if own.strip() and column and own != column:
@@ -86,7 +96,7 @@ def _turns(record: Mapping[str, Any], columns: Columns, row: int) -> list[Any]:
     return turns
 
 
-def _message(turn: Any, number: int, row: int) -> Message:
+def _turn(turn: Any, number: int, row: int) -> Turn:
     # Parquet gives each object all the keys of all of them, null where it had none.
     speaker = _first_filled(turn, "role", "from") if isinstance(turn, Mapping) else None
     if speaker is None:
@@ -96,41 +106,51 @@ def _message(turn: Any, number: int, row: int) -> Message:
         raise _wrong(f"turn {number} is '{speaker}', not system, user or assistant", row, "remove such conversations")
     content = _first_filled(turn, "content", "value")
     if isinstance(content, list):
-        return Message(role, "".join(_part(part, number, row) for part in content))
+        return role, [_part(part, role, number, row) for part in content]
     if isinstance(content, Mapping | bytes):
         raise _wrong(f"turn {number} holds an object or bytes, not text", row, SHAPE)
-    return Message(role, as_text(content))
+    return role, [as_text(content)]
 
 
 def _first_filled(turn: Mapping[str, Any], *keys: str) -> Any:
     return next((turn[key] for key in keys if turn.get(key) is not None), None)
 
 
-def _part(part: Any, number: int, row: int) -> str:
+def _part(part: Any, role: str, number: int, row: int) -> Piece:
     kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind in MEDIA:
+        fix = f"lorafy learns from texts and still pictures, not from {MEDIA[kind]} yet: take such rows out"
+        raise _wrong(f"turn {number} holds a part of the type '{kind}'", row, fix)
     if kind in PICTURES:
-        raise _wrong(f"turn {number} holds a part of the type '{kind}'", row, NO_PICTURES)
-    if kind != "text" or not isinstance(part.get("text"), str):
+        if role != "user":
+            message = f"turn {number} is '{role}' and holds a part of the type '{kind}'"
+            raise _wrong(message, row, "pictures stand in questions: a model reads them, and answers in text")
+        return _shown(part, PICTURES[kind], number, row)
+    if kind not in TEXTS or not isinstance(part.get("text"), str):
         raise _wrong(f"turn {number} holds a part that is no text", row, 'write {"type": "text", "text": ...}')
     return part["text"]
 
 
-def _check_order(messages: Sequence[Message], row: int) -> None:
+def _shown(part: Mapping[str, Any], keys: Sequence[str], number: int, row: int) -> Piece:
+    """The part's own picture, or the place of the column's next."""
+    place = Place(WHERE, f"turn {number}, row {row}")
+    if part.get("file_id") is not None:
+        raise place.wrong("a file_id is a file at OpenAI", "give the picture's path")
+    # Of its keys those alone: parquet gives each part all the keys of all of them.
+    pictures = pictures_of({key: part.get(key) for key in keys}, place)
+    return pictures[0] if pictures else Next.PART
+
+
+def _check_order(roles: Sequence[str], row: int) -> None:
     before = None
-    for number, message in enumerate(messages, start=1):
+    for number, role in enumerate(roles, start=1):
         expected = {None: ("system", "user"), "user": ("assistant",)}.get(before, ("user",))
-        if message.role not in expected:
+        if role not in expected:
             place = "at the start" if before is None else f"after '{before}'"
-            raise _wrong(f"turn {number} is '{message.role}' {place}", row, ORDER)
-        before = message.role
+            raise _wrong(f"turn {number} is '{role}' {place}", row, ORDER)
+        before = role
     if before == "system":
         raise _wrong("there is a system turn and no other", row, ORDER)
-
-
-def _refuse_pictures(record: Mapping[str, Any], messages: Sequence[Message], row: int) -> None:
-    """Some files keep pictures in a column of their own, and a mark in the text where each belongs."""
-    if record.get("images") and any("<image>" in message.content for message in messages):
-        raise _wrong("<image> stands for a picture of the column 'images'", row, NO_PICTURES)
 
 
 def _wrong(message: str, row: int, fix: str) -> DataError:

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..config.schema import Columns
-from ..types import Conversation, Message
-from . import ColumnSearch, cell, filled, value_at
+from ..pictures.placing import Turn, place_pictures
+from ..pictures.references import Place
+from ..types import Conversation, Problem
+from . import USUAL_IMAGES, ColumnSearch, cell, filled, pictures_in, value_at
+from .labelled import USUAL_LABEL
 
 PRECEDENCE = 20
 USUAL_PAIRS = (
@@ -19,30 +22,43 @@ USUAL_PAIRS = (
     ("question", "answers"),
     ("question", "response"),
     ("query", "response"),
+    ("prompt", "answer"),
     ("title", "answers"),  # ELI5: the answers are {"text": [...]}
     ("text", "target"),
     ("input", "output"),
 )
+USUAL_CAPTION = ("caption", "text")
+"""What says of a picture what it shows, where nothing else stands beside it: the picture alone is the question."""
+ASKED = ("prompt", "instruction", "question", "query")
+"""Where one of these stands beside the picture, the row asks something."""
 USUAL_PROMPT = tuple(dict.fromkeys(prompt for prompt, _ in USUAL_PAIRS))
 USUAL_COMPLETION = tuple(dict.fromkeys(completion for _, completion in USUAL_PAIRS))
 
 
 def recognises(names: Sequence[str], config: Columns) -> bool:
-    """Whether a question or an answer is named in the recipe, or both are there by their usual names."""
+    """Whether a question or an answer is named in the recipe, or both are there by their usual names; or pictures with
+    captions."""
     if config.prompt is not None or config.completion is not None:
         return True
-    return _usual_pair(ColumnSearch(names, ""), None, None) is not None
+    search = ColumnSearch(names, "")
+    return _usual_pair(search, None, None) is not None or bool(_captions(search, config))
 
 
 def resolve_columns(names: Sequence[str], config: Columns, where: str, *, answered: bool = True) -> Columns:
     """Which column plays which part: the recipe's, else a usual pair in any letter case.
 
-    An instruction takes a column `input` along (Alpaca). Raises DataError naming the columns that are there.
+    An instruction takes a column `input` along (Alpaca). Pictures need no question: then `prompt` of the result is
+    None. Raises DataError naming the columns that are there.
     """
     search = ColumnSearch(names, where)
     prompt = search.given("prompt", config.prompt)
     completion = search.given("completion", config.completion) if answered else None
-    if prompt is None or (answered and completion is None):
+    captions = _captions(search, config)
+    if captions:
+        completion = completion or _caption(search, captions, answered)
+    elif (prompt is None and not _shows_alone(search, config, answered)) or (
+        prompt is not None and answered and completion is None
+    ):
         pair = _usual_pair(search, prompt, completion)
         if pair is not None:
             prompt, completion = pair
@@ -58,8 +74,42 @@ def resolve_columns(names: Sequence[str], config: Columns, where: str, *, answer
         about = _unused(search, "input", completion)
     if system is None:
         system = _unused(search, "system", prompt, completion, about)
+    images = search.images(config.images, prompt, about, completion, system)
     search.finish(prompt=prompt, input=about, completion=completion, system=system)
-    return Columns(prompt=prompt, input=about, completion=completion, system=system)
+    return Columns(prompt=prompt, input=about, completion=completion, system=system, images=images)
+
+
+def _captions(search: ColumnSearch, config: Columns) -> list[str]:
+    """The columns that may be captions of pictures; none where a row asks something, or has a label."""
+    stated = (config.prompt, config.input, config.completion, config.text, config.label)
+    questions = [name for name in (*ASKED, *USUAL_LABEL) if name in search.by_lower]
+    if not _has_pictures(search, config) or any(part is not None for part in stated) or questions:
+        return []
+    if _usual_pair(search, None, None) is not None:
+        return []
+    return [search.by_lower[name] for name in USUAL_CAPTION if name in search.by_lower]
+
+
+def _caption(search: ColumnSearch, captions: Sequence[str], answered: bool) -> str | None:
+    """The column of captions. One called text may be the question, where there are others or where none is wanted."""
+    if len(captions) > 1 or (not answered and captions[0].lower() != USUAL_CAPTION[0]):
+        message = f"is '{captions[-1]}' of {search.where} what is asked of a picture, or what is to be answered?"
+        fix = "call the column question, or caption; or name it: data.columns.prompt or data.columns.completion"
+        search.problems.append(Problem("data.columns", message, fix))
+    return captions[0]
+
+
+def _shows_alone(search: ColumnSearch, config: Columns, answered: bool) -> bool:
+    """Whether the pictures are all that is asked: nothing else there has a question's usual name, and the answer is
+    named or not wanted."""
+    if not _has_pictures(search, config) or (answered and config.completion is None):
+        return False
+    answer = str(config.completion)
+    return not any(search.by_lower.get(name, answer) != answer for name in USUAL_PROMPT)
+
+
+def _has_pictures(search: ColumnSearch, config: Columns) -> bool:
+    return config.images is not None or any(name in search.by_lower for name in USUAL_IMAGES)
 
 
 def _usual_pair(search: ColumnSearch, prompt: str | None, completion: str | None) -> tuple[str, str] | None:
@@ -80,7 +130,8 @@ def _unused(search: ColumnSearch, name: str, *used: str | None) -> str | None:
 def parse(
     record: Mapping[str, Any], columns: Columns, source: str, row: int, label_names: Mapping[str, list[str]]
 ) -> Conversation:
-    """One record as system (where there is one), user and, where a completion was resolved, assistant.
+    """One record as system (where there is one), user and, where a completion was resolved, assistant. Pictures are
+    part of the question.
 
     An empty question or answer becomes "": the caller counts and names such rows. Raises DataError where a part is
     neither a text nor a number.
@@ -91,11 +142,12 @@ def parse(
 
     question, about = text(columns.prompt, "prompt"), text(columns.input, "input")
     system = text(columns.system, "system")
-    messages = [Message("system", system)] if system else []
-    messages.append(Message("user", "\n\n".join(part for part in (question, about) if part)))
+    turns: list[Turn] = [("system", [system])] if system else []
+    turns.append(("user", ["\n\n".join(part for part in (question, about) if part)]))
     if columns.completion is not None:
-        messages.append(Message("assistant", text(columns.completion, "completion")))
-    return Conversation(tuple(messages), source, row)
+        turns.append(("assistant", [text(columns.completion, "completion")]))
+    place = Place("data.columns.images", f"row {row}")
+    return Conversation(tuple(place_pictures(turns, pictures_in(record, columns, row), place)), source, row)
 
 
 def _answers_text(record: Mapping[str, Any], column: str) -> str:

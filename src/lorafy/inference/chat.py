@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,13 +12,14 @@ from ..encoding.conversations import ConversationEncoder
 from ..models.precision import Precision
 from ..types import Message
 from .generate import Answer, generate
+from .showing import Shown, shown_to, user_turn
 
 
 @dataclass
 class Chat:
-    """A conversation that remembers. `history` holds the messages so far; `num_forgotten` counts the turns that no
-    longer fit into the context. speakers: gives the model that answers, the tuned one or (True) the base; both in eval
-    mode on the device."""
+    """A conversation that remembers. `history` holds the messages so far, with their pictures; `num_forgotten` counts
+    the turns that no longer fit into the context. speakers: gives the model that answers, the tuned one or (True) the
+    base; both in eval mode on the device."""
 
     speakers: Callable[[bool], AbstractContextManager[Any]]
     encoder: ConversationEncoder
@@ -30,9 +31,22 @@ class Chat:
     history: list[Message] = field(default_factory=list)
     num_forgotten: int = 0
 
-    def ask(self, question: str, on_text: Callable[[str], None] | None = None) -> Answer:
-        """Answers and remembers. Raises DataError where the question alone is longer than the model reads."""
-        return self._answer([*self.history, Message("user", question)], on_text)
+    @property
+    def sees(self) -> bool:
+        """Whether it can be shown pictures."""
+        return self.encoder.sees
+
+    def ask(
+        self, question: str, on_text: Callable[[str], None] | None = None, pictures: Sequence[Shown] = ()
+    ) -> Answer:
+        """Answers and remembers. pictures: what the question shows, as paths: where <image> stands in it, else before
+        it.
+
+        Raises DataError where the question alone is longer than the model reads, or a picture cannot be used; the
+        conversation is then as it was.
+        """
+        (turn,) = shown_to(self.encoder, [[user_turn(question, pictures)]])
+        return self._answer([*self.history, *turn], on_text)
 
     def ask_again(self, on_text: Callable[[str], None] | None = None) -> Answer | None:
         """Another answer to the last question, in place of the last one; None where nothing was asked yet."""
@@ -66,6 +80,6 @@ class Chat:
     def _within_context(self, messages: list[Message]) -> list[Message]:
         """The messages without the oldest turns, where question and a full answer would not fit."""
         room = max(self.encoder.context_length - self.settings.max_new_tokens, self.encoder.context_length // 2)
-        while len(messages) > 2 and len(self.encoder.renderer.question_ids(self._with_system(messages))) > room:
+        while len(messages) > 2 and len(self.encoder.ask(self._with_system(messages))) > room:
             messages = messages[2:]
         return messages

@@ -17,7 +17,7 @@ from ..encoding.conversations import ConversationEncoder
 from ..encoding.prompt import Renderer
 from ..machine.quiet import quiet_transformers
 from ..models.precision import Precision
-from ..types import DataError, Message, Problem
+from ..types import DataError, Features, Message, Problem
 
 BATCH_SIZE = 16
 LONGEST_PERIOD = 64
@@ -68,8 +68,8 @@ def generate(
     on_text: is handed the text of a single conversation's answer while it is written.
     Raises DataError where a question is longer than the model reads.
     """
-    prompts = [encoder.renderer.question_ids(messages) for messages in conversations]
-    too_long = [index for index, ids in enumerate(prompts, start=1) if len(ids) >= encoder.context_length]
+    prompts = [encoder.ask(messages) for messages in conversations]
+    too_long = [index for index, prompt in enumerate(prompts, start=1) if len(prompt) >= encoder.context_length]
     if too_long:
         message = f"longer than the {encoder.context_length:,} tokens that this model reads: {len(too_long)} of them"
         raise DataError(Problem(f"prompt {too_long[0]}", message, "shorten it"))
@@ -78,7 +78,9 @@ def generate(
     devices = [precision.device] if precision.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), quiet_transformers():
         torch.manual_seed(seed)
-        for rows, room in _batches([len(ids) for ids in prompts], settings.max_new_tokens, encoder.context_length):
+        for rows, room in _batches(
+            [len(prompt) for prompt in prompts], settings.max_new_tokens, encoder.context_length
+        ):
             found = _generate_batch(model, encoder, [prompts[row] for row in rows], settings, room, precision, on_text)
             answers.update(zip(rows, found, strict=True))
     return [answers[index] for index in range(len(prompts))]
@@ -97,24 +99,19 @@ def _batches(lengths: Sequence[int], max_new_tokens: int, context_length: int) -
 def _generate_batch(
     model: Any,
     encoder: ConversationEncoder,
-    prompts: Sequence[list[int]],
+    prompts: Sequence[Features],
     settings: GenerationSection,
     room: int,
     precision: Precision,
     on_text: Callable[[str], None] | None,
 ) -> list[Answer]:
-    longest = max(len(ids) for ids in prompts)
-    inputs = torch.full((len(prompts), longest), encoder.tokenizer.pad_token_id, dtype=torch.long)
-    mask = torch.zeros_like(inputs)
-    for row, ids in enumerate(prompts):
-        inputs[row, longest - len(ids) :] = torch.tensor(ids)
-        mask[row, longest - len(ids) :] = 1
+    inputs = encoder.prompts(prompts)
+    longest = inputs["input_ids"].shape[1]
     ends = stop_ids(model, encoder)
     loops = LoopStop(longest, len(prompts))
     with torch.inference_mode(), precision.autocast():
         written = model.generate(
-            input_ids=inputs.to(precision.device),
-            attention_mask=mask.to(precision.device),
+            **{name: tensor.to(precision.device) for name, tensor in inputs.items()},
             generation_config=_generation_config(model, settings, room, ends, encoder.tokenizer.pad_token_id),
             stopping_criteria=StoppingCriteriaList([loops]),
             streamer=None if on_text is None else _Streamer(encoder.renderer, ends, on_text),

@@ -83,13 +83,28 @@ def check_output(path: Path | None) -> None:
 
 
 def write_predictions(predictions: Sequence[Any], path: Path) -> None:
-    """Writes predictions of any kind: .jsonl holds all that is in them, .csv their `cells`."""
+    """Writes predictions of any kind: .jsonl holds all that is in them, .csv their `cells`, safe in a spreadsheet."""
     check_output(path)
     if path.suffix.lower() == ".jsonl":
         write_text(path, "".join(json.dumps(asdict(p), ensure_ascii=False) + "\n" for p in predictions))
         return
     buffer = StringIO(newline="")
     writer = csv.DictWriter(buffer, list(predictions[0].cells), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(prediction.cells for prediction in predictions)
+    writer.writerow({name: spreadsheet_cell(name) for name in predictions[0].cells})
+    writer.writerows({name: spreadsheet_cell(cell) for name, cell in p.cells.items()} for p in predictions)
     write_text(path, buffer.getvalue())
+
+
+FORMULA = tuple("=+-@\t\r\n＝＋－＠")
+"""A spreadsheet computes a cell that begins so (OWASP, "CSV Injection"), and a formula can fetch and send."""
+
+
+def spreadsheet_cell(value: Any) -> Any:
+    """The value as a spreadsheet shows it: a text that would be a formula gets a quote in front. Numbers stay."""
+    if not isinstance(value, str) or not value.startswith(FORMULA):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value

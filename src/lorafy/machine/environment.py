@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -60,7 +62,7 @@ def describe_environment() -> dict[str, Any]:
     nvidia = nvidia_facts()
     torch_found = torch_facts()
     return {
-        "command": sys.argv,
+        "command": [without_secrets(word) for word in sys.argv],
         "git_commit": git_commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -74,6 +76,20 @@ def describe_environment() -> dict[str, Any]:
         "torch": {"error": torch_found} if isinstance(torch_found, str) else asdict(torch_found),
         "nvidia": None if nvidia is None else asdict(nvidia),
     }
+
+
+SECRETS = re.compile(
+    r"\b(?:hf|api_org|ghp|gho|ghs|github_pat|sk|glpat|xox[abp])[_-][\w-]{16,}|\bAKIA[A-Z0-9]{12,}"  # well-known tokens
+    r"|(?<=://)[^/@\s]+(?=@)"  # the user and password of an address
+    r"|(?<=token=)[^&\s]+|(?<=password=)[^&\s]+|(?<=secret=)[^&\s]+|(?<=api_key=)[^&\s]+|(?<=apikey=)[^&\s]+"
+    r"|(?<=signature=)[^&\s]+",
+    re.IGNORECASE,
+)
+
+
+def without_secrets(text: str) -> str:
+    """The text with *** for what looks like a token or a password: it goes into files that people pass on."""
+    return SECRETS.sub("***", text)
 
 
 def package_version(name: str) -> str | None:
@@ -175,7 +191,10 @@ def _gpu(index: int) -> Gpu:
 
 def git_commit(folder: Path | None = None) -> str | None:
     """The commit of `folder` (the working directory); None without git or outside of a repository."""
-    command = ["git", "rev-parse", "--verify", "HEAD"]
+    git = shutil.which("git")
+    if git is None or Path(git).resolve().parent == Path.cwd():  # Windows looks into the current folder first
+        return None
+    command = [git, "rev-parse", "--verify", "HEAD"]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, timeout=5, check=False)
     except (OSError, subprocess.TimeoutExpired):

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+)
 
 from ..config.schema import ModelSection
 from ..machine.quiet import quiet_transformers
 from ..types import ModelError, Problem
 from . import embedded
+from .parts import Parts
 
+TRUST_FIX = (
+    "read that code; to run it: model.trust_remote_code=true on the command line (predict: --trust-remote-code), or in "
+    "your recipe. What comes with a model, an adapter or a run has no say in this"
+)
 UNLIMITED = 1_000_000
 """Tokens. A tokenizer that knows no limit says so by a model_max_length of this or more."""
 
@@ -31,6 +45,7 @@ class BaseModel:
     and of base modules that the checkpoint lacks; none in a language model.
     `new_names`: the parameters that start at random, `new_parameters` their number of values.
     `fingerprint`: sha256 over samples of the base's weights, to notice an adapter put on another base.
+    `parts`: None where it is of one part.
     """
 
     model: Any
@@ -38,6 +53,7 @@ class BaseModel:
     new_names: list[str]
     new_parameters: int
     fingerprint: str
+    parts: Parts | None = None
 
 
 @dataclass(frozen=True)
@@ -54,15 +70,46 @@ class Source:
     @cached_property
     def tokenizer(self) -> Any:
         """The tokenizer, which pads on the right. Raises ModelError where it cannot be loaded."""
+        tokenizer = _load_tokenizer(self._place)
+        if tokenizer.chat_template is None and self.sees:  # some keep it with the processor
+            content = self.companion("chat_template.json")
+            tokenizer.chat_template = None if content is None else json.loads(content).get("chat_template")
+        return tokenizer
+
+    @property
+    def _place(self) -> ModelSection:
+        """Where tokenizer and processor lie."""
         own = self.tokenizer_folder
-        return _load_tokenizer(self.section if own is None else ModelSection(path=str(own)))
+        return self.section if own is None else self.section.model_copy(update={"path": str(own), "revision": None})
+
+    def companion(self, name: str) -> str | None:
+        """A text file that lies beside the tokenizer; None where there is none."""
+        place = self._place
+        path = Path(place.path) / name
+        try:
+            if not path.parent.is_dir():
+                path = Path(hf_hub_download(place.path, name, revision=place.revision))
+            return path.read_text(encoding="utf-8") if path.is_file() else None
+        except (OSError, ValueError):  # it is not there, or the hub cannot be reached
+            return None
+
+    @property
+    def sees(self) -> bool:
+        """Whether the model has a part that looks at pictures."""
+        return "vision_config" in self.config.to_dict()
+
+    @cached_property
+    def image_processor(self) -> Any:
+        """transformers' image processor. Raises ModelError where it cannot be loaded."""
+        return _load_image_processor(self._place)
 
     @property
     def context_length(self) -> int:
         """The most tokens that the model reads at once."""
         limits = [self.tokenizer.model_max_length] if self.tokenizer.model_max_length < UNLIMITED else []
         name = "max_position_embeddings"  # GPT-2 calls it n_positions, and has a table of such names
-        positions = self.config.to_dict().get(self.config.attribute_map.get(name, name))
+        config = self.config.get_text_config()
+        positions = config.to_dict().get(config.attribute_map.get(name, name))
         if positions is not None:
             # RoBERTa's positions start behind the padding index: 514 positions hold 512 tokens.
             behind_padding = self.config.model_type in ("roberta", "xlm-roberta", "camembert")
@@ -87,7 +134,18 @@ def open_source(section: ModelSection, tokenizer_folder: Path | None = None) -> 
             revision=section.revision,
             trust_remote_code=section.trust_remote_code,
         )
+    _refuse_kernels_of_the_hub(section, config)
     return Source(section, config, tokenizer_folder)
+
+
+def _refuse_kernels_of_the_hub(section: ModelSection, config: Any) -> None:
+    """transformers fetches and runs code for an attention that a config.json names like a repository."""
+    parts = [config, *(getattr(config, name, None) for name in config.sub_configs)]
+    named = {str(part._attn_implementation) for part in parts if isinstance(part, PreTrainedConfig)}
+    wanted = sorted(name for name in named if "/" in name)
+    if wanted and not section.trust_remote_code:
+        message = f"its config.json asks to run attention code from the hub: {', '.join(wanted)}"
+        raise ModelError(Problem(section.path, message, "remove attn_implementation from its config.json"))
 
 
 def _load_tokenizer(section: ModelSection) -> Any:
@@ -104,6 +162,16 @@ def _load_tokenizer(section: ModelSection) -> Any:
         tokenizer.pad_token = tokenizer.eos_token  # padding is masked by position: no text loses its end by it
     tokenizer.padding_side = "right"
     return tokenizer
+
+
+def _load_image_processor(section: ModelSection) -> Any:
+    with _loading(section):
+        return AutoImageProcessor.from_pretrained(
+            section.path,
+            revision=section.revision,
+            trust_remote_code=section.trust_remote_code,
+            backend="pil",  # torchvision rounds otherwise, and is not needed: the same numbers on every machine
+        )
 
 
 def load_with_head(config: ModelSection, head: Mapping[str, Any], pad_token_id: int, seed: int) -> BaseModel:
@@ -201,13 +269,19 @@ def _loading(config: ModelSection) -> Iterator[None]:
     try:
         with quiet_transformers():
             yield
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError, UnpicklingError) as error:
         raise ModelError(_unloadable(config, error)) from error
 
 
 def _unloadable(config: ModelSection, error: Exception) -> Problem:
     path = Path(config.path)
     reason = str(error).strip().split("\n")[0]
+    if "trust_remote_code" in str(error) and not config.trust_remote_code:
+        message = f"{config.path} carries Python code that would have to run, and nobody here said that it may"
+        return Problem("model.trust_remote_code", message, TRUST_FIX)
+    if isinstance(error, UnpicklingError):
+        message = f"the weights of {config.path} are a pickle that holds more than tensors, which is not read"
+        return Problem("model.path", message, "take the model from where it has safetensors")
     if path.is_dir() and not (path / "config.json").is_file():
         return Problem("model.path", f"no config.json in {path}: this folder holds no model", "give a model's folder")
     if path.is_dir():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,38 +13,77 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from ..types import ModelError, Problem
+from .parts import KEY, ChosenParts
+
+TARGETS = "adapter.target_modules"
 
 
 @dataclass(frozen=True)
 class TargetGroup:
-    """Layers that share the end of their name, kind and shape, for the table of what matched."""
+    """Layers that share the end of their name, kind, shape and part, for the table of what matched.
+
+    part: None in a model of one part.
+    """
 
     name: str
     kind: str
     count: int
     in_features: int
     out_features: int
+    part: str | None = None
 
 
-def find_targets(model: Any, wanted: str | Sequence[str], head: Sequence[str]) -> list[str]:
-    """Full names of the layers to adapt, in model order.
+def find_targets(
+    model: Any, wanted: str | Sequence[str], head: Sequence[str], parts: ChosenParts | None = None
+) -> list[str]:
+    """Full names of the layers to adapt, in model order, all of the chosen parts.
 
     `auto` and `all-linear` take every linear layer of the base, its pooler included; a list takes the layers whose
-    name equals or ends with an entry. Raises ModelError for entries that match nothing, with the near misses.
+    name equals or ends with an entry. Raises ModelError for entries that match nothing, with the near misses, and for
+    a part in which nothing is matched.
     """
     linear = linear_layers(model, head)
-    if isinstance(wanted, str):
-        return list(linear)
-    matched = {entry: [name for name in linear if name == entry or name.endswith(f".{entry}")] for entry in wanted}
-    problems = [
-        Problem("adapter.target_modules", f"'{entry}' matches no linear layer", _near_misses(model, entry, linear))
-        for entry, names in matched.items()
-        if not names
-    ]
+    trained = {name: module for name, module in linear.items() if parts is None or parts.trains(name)}
+    chosen, problems = set(trained), []
+    if not isinstance(wanted, str):
+        matched = {entry: _matched(entry, trained) for entry in wanted}
+        for entry in [entry for entry, names in matched.items() if not names]:
+            elsewhere = _matched(entry, linear)
+            if parts is not None and elsewhere:
+                problems.append(_frozen(entry, elsewhere, parts))
+            else:
+                near = _near_misses(model, entry, trained)
+                problems.append(Problem(TARGETS, f"'{entry}' matches no linear layer", near))
+        chosen = {name for names in matched.values() for name in names}
     if problems:
         raise ModelError(problems)
-    chosen = {name for names in matched.values() for name in names}
-    return [name for name in linear if name in chosen]
+    if parts is not None:
+        _require_some(chosen, trained, parts)
+    return [name for name in trained if name in chosen]
+
+
+def _matched(entry: str, linear: Iterable[str]) -> list[str]:
+    return [name for name in linear if name == entry or name.endswith(f".{entry}")]
+
+
+def _frozen(entry: str, names: Sequence[str], parts: ChosenParts) -> Problem:
+    """An entry whose layers are all of parts that are not trained."""
+    homes = list(dict.fromkeys(parts.parts.of(name) for name in names))
+    fix = f"remove it, or train them too: {KEY}=[{', '.join([*parts.factors, *homes])}]"
+    return Problem(TARGETS, f"'{entry}' matches layers of {' and '.join(homes)} alone, which is frozen", fix)
+
+
+def _require_some(targets: Iterable[str], trained: Iterable[str], parts: ChosenParts) -> None:
+    """Raises ModelError for a part that is to be trained but gets nothing."""
+    reached = {parts.parts.of(name) for name in targets}
+    problems = []
+    for part in parts.factors:
+        if part not in reached:
+            names = sorted({name.rpartition(".")[2] for name in trained if parts.parts.of(name) == part})
+            fix = f"take it out of {KEY}, or name some of its layers in {TARGETS}: {', '.join(names)}"
+            problems.append(Problem(KEY, f"no layer of {part} gets LoRA", fix))
+    if problems:
+        raise ModelError(problems)
 
 
 def linear_layers(model: Any, head: Sequence[str]) -> dict[str, nn.Module]:
@@ -62,23 +102,40 @@ def linear_layers(model: Any, head: Sequence[str]) -> dict[str, nn.Module]:
     }
 
 
-def shortest_names(model: Any, targets: Sequence[str]) -> list[str]:
-    """The shortest list of name endings that peft matches to exactly these layers: last names where they suffice."""
+def peft_targets(model: Any, targets: Sequence[str]) -> list[str] | str:
+    """What peft matches to exactly these layers: their last names, or one pattern for all layers of a stack, where
+    either suffices; else their full names."""
+    modules, exact = [name for name, _ in model.named_modules()], sorted(targets)
     endings = sorted({name.rpartition(".")[2] for name in targets})
-    reached = [name for name, _ in model.named_modules() if name.rpartition(".")[2] in endings]
-    return endings if sorted(reached) == sorted(targets) else list(targets)
+    if exact == sorted(name for name in modules if name.rpartition(".")[2] in endings):
+        return endings
+    pattern = _pattern(targets)
+    if exact == sorted(name for name in modules if re.fullmatch(pattern, name)):
+        return pattern
+    return list(targets)
 
 
-def group_targets(model: Any, targets: Sequence[str]) -> list[TargetGroup]:
-    """The layers counted by name (without numbers), kind and shape, in model order."""
-    groups: dict[tuple[str, str, int, int], int] = defaultdict(int)
+def _pattern(targets: Sequence[str]) -> str:
+    r"""`model\.layers\.\d+\.mlp\.(down_proj|up_proj)` and the like, any number standing for each."""
+    endings: dict[str, dict[str, None]] = defaultdict(dict)
+    for name in targets:
+        above, _, last = name.rpartition(".")
+        levels = [r"\d+" if level.isdigit() else re.escape(level) for level in above.split(".")]
+        endings[r"\.".join(levels)][re.escape(last)] = None
+    return "|".join(rf"{above}\.({'|'.join(sorted(last))})" for above, last in endings.items())
+
+
+def group_targets(model: Any, targets: Sequence[str], parts: ChosenParts | None = None) -> list[TargetGroup]:
+    """The layers counted by name (without numbers), kind, shape and part, in model order."""
+    groups: dict[tuple[str, str, int, int, str | None], int] = defaultdict(int)
     for name in targets:
         module = model.get_submodule(name)
         rows, columns = module.weight.shape
         in_features, out_features = (rows, columns) if isinstance(module, Conv1D) else (columns, rows)
         label = ".".join(part for part in name.split(".")[-3:] if not part.isdigit())
-        groups[label, type(module).__name__, in_features, out_features] += 1
-    return [TargetGroup(name, kind, count, i, o) for (name, kind, i, o), count in groups.items()]
+        home = None if parts is None else parts.parts.of(name)
+        groups[label, type(module).__name__, in_features, out_features, home] += 1
+    return [TargetGroup(name, kind, count, i, o, home) for (name, kind, i, o, home), count in groups.items()]
 
 
 def _near_misses(model: Any, entry: str, linear: dict[str, nn.Module]) -> str:

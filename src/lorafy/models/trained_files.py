@@ -46,25 +46,25 @@ class Manifest:
 def save_trained(
     write: Callable[[Path], None],
     weights: str,
-    tokenizer: Any,
+    write_reader: Callable[[Path], None],
     manifest: Manifest,
     probe: Mapping[str, Any],
     folder: Path,
 ) -> None:
     """Writes tensors, tokenizer, probe and manifest into the new `folder`. write: the method's, for the file
-    `weights`."""
+    `weights`. write_reader: the task's."""
     folder.mkdir(parents=True)
     write(folder)
-    tokenizer.save_pretrained(folder)
+    write_reader(folder)
     save_file({name: tensor.contiguous() for name, tensor in probe.items()}, folder / PROBE)
     write_json(folder / MANIFEST, asdict(manifest) | {"weights_sha256": file_sha256(folder / weights)})
 
 
-def save_merged(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Writes one ordinary transformers model with its tokenizer."""
+def save_merged(model: Any, write_reader: Callable[[Path], None], folder: Path) -> None:
+    """Writes one ordinary transformers model with what reads for it. write_reader: the task's."""
     with quiet_transformers():
         model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    write_reader(folder)
 
 
 def read_manifest(folder: Path) -> Manifest | None:

@@ -24,7 +24,9 @@ def check_encoded(encoded: Mapping[str, Encoded], max_length: int, corpus: Corpu
             more = ", ..." if len(skipped) > SHOWN else ""
             what = f"{len(skipped):,} of {total:,} {split} rows ({share:.1%}) cannot be used"
             message = f"{what}: {result.skipped[0].reason} (row {rows}{more})"
-            fix = "raise data.max_length if the model allows, shorten them, or leave them out: data.too_long=skip"
+            smaller = "lower data.max_pixels, " if "max_pixels" in corpus.records.uses(corpus.format) else ""
+            fix = f"raise data.max_length if the model allows, {smaller}shorten them, or leave them out: "
+            fix += "data.too_long=skip"
             is_refused = share > MOST_SKIPPED and data.too_long == "refuse"
             findings.append(Finding("answers", "error" if is_refused else "warning", message, fix))
         if not result.features:

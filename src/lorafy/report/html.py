@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import os
+import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +175,9 @@ def flat(tree: Any, prefix: str = "") -> list[tuple[str, str]]:
 
 
 def quoted(path: Path) -> str:
-    """The path as a shell's argument, on Windows too."""
+    """The path as a shell's argument, on Windows too: people copy the command, whatever the folder is called."""
     text = str(path)
-    return f'"{text}"' if any(character in text for character in " ()&;") else text
+    if re.fullmatch(r"[\w@%+=:,./\\~ ()&;-]+", text):
+        return f'"{text}"' if any(character in text for character in " ()&;") else text
+    # A quote, $ or ` could run a command. No way of quoting holds in both of Windows' shells.
+    return "RUN" if os.name == "nt" else shlex.quote(text)

@@ -20,7 +20,7 @@ from ..metrics import (
     Metric,
     numbers,
 )
-from .sections import Cell, Column, Said, Sample, Samples, Section, Table
+from .sections import Cell, Column, Said, Sample, Samples, Section, Shown, Table
 from .view import View
 
 MAX_SAMPLES = 12
@@ -153,7 +153,12 @@ class LanguageView(View):
         """What compare_results.json keeps of a result, with the sample answers."""
         said = "tuned" if voice == "metrics" else "base"
         answers = [
-            {"prompt": sample["prompt"], "reference": sample["references"][0], "answer": sample[said]}
+            {
+                "prompt": sample["prompt"],
+                "reference": sample["references"][0],
+                "answer": sample[said],
+                **({"pictures": sample["pictures"]} if sample.get("pictures") else {}),
+            }
             for sample in results["samples"]
         ]
         return super().comparison_row(results, voice) | {"samples": answers}
@@ -176,21 +181,35 @@ def samples(results: dict[str, Any]) -> list[Sample]:
         if sample.get("base") is not None:
             columns.append(Said("base model", "base", shortened(sample["base"])))
         columns.append(Said("tuned model", "tuned", shortened(sample["tuned"]), sample.get("ended", True)))
-        found.append(Sample(without_middle(sample["prompt"]), columns, sample.get("row")))
+        found.append(Sample(without_middle(sample["prompt"]), columns, sample.get("row"), shown(sample)))
     return found
 
 
 def compared_samples(rows: list[dict[str, Any]]) -> list[Sample]:
     """One column a method, below the prompts that any of them answered."""
-    answers: dict[tuple[str, str | None], list[Said]] = {}
+    answers: dict[tuple[str, str | None, tuple[Shown, ...]], list[Said]] = {}
     for row in rows:
         kind = "base" if row["method"] == "base" else "tuned"
         for sample in row.get("samples") or []:
             reference = sample.get("reference")
-            key = (sample["prompt"], reference)
+            key = (sample["prompt"], reference, shown(sample))
             columns = answers.setdefault(key, references([] if reference is None else [reference]))
             columns.append(Said(row.get("title", row["method"]), kind, shortened(sample["answer"])))
-    return [Sample(without_middle(prompt), columns) for (prompt, _), columns in list(answers.items())[:MAX_SAMPLES]]
+    return [
+        Sample(without_middle(prompt), columns, pictures=pictures)
+        for (prompt, _, pictures), columns in list(answers.items())[:MAX_SAMPLES]
+    ]
+
+
+JPEG = "data:image/jpeg;base64,"
+
+
+def shown(sample: dict[str, Any]) -> tuple[Shown, ...]:
+    """The pictures of a prompt. What is no small jpeg of ours is named alone: the page loads nothing."""
+    return tuple(
+        Shown(picture["name"], picture["thumbnail"] if picture["thumbnail"].startswith(JPEG) else "")
+        for picture in sample.get("pictures") or []
+    )
 
 
 def references(texts: list[str]) -> list[Said]:

@@ -48,12 +48,21 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
+class Shown:
+    """A picture of a prompt: its name, and itself made small, as a data URL."""
+
+    name: str
+    thumbnail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
-    """A prompt, and what was said to it."""
+    """A prompt with its pictures, and what was said to it."""
 
     prompt: str
     columns: Sequence[Said]
     row: int | None = None
+    pictures: Sequence[Shown] = ()
 
 
 @dataclass(frozen=True, slots=True)

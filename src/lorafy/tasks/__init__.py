@@ -32,11 +32,6 @@ def kinds() -> dict[str, TaskKind]:
     return {name: load_kind(name) for name in plugin_names("tasks")}
 
 
-def writes(source: Source) -> bool:
-    """Whether the model was made to write text after text."""
-    return any("write" in kind.abilities and kind.claims(source) for kind in kinds().values())
-
-
 def kind_of_model(source: Source) -> TaskKind:
     """Which task a model as it comes is for."""
     of_all = kinds().values()
@@ -44,16 +39,21 @@ def kind_of_model(source: Source) -> TaskKind:
     return next(claimed, None) or next(kind for kind in of_all if kind.has_head and kind.records.is_default)
 
 
-def kind_of_adapter(peft_type: str | None) -> TaskKind:
-    """Which task another tool's adapter is for, by what its file says; without a word, a classifier."""
+def kind_of_adapter(peft_type: str | None, source: Source) -> TaskKind:
+    """Which task another tool's adapter is for, by what its file says and by its base; without a word, a classifier."""
     usual = [kind for kind in kinds().values() if kind.records.is_default]
-    named = (kind for kind in usual if kind.peft_type == peft_type)
-    return next(named, None) or next(kind for kind in usual if kind.has_head)
+    named = [kind for kind in kinds().values() if kind.peft_type == peft_type]
+    claimed = (kind for kind in named if kind.claims(source))
+    found = next(claimed, None) or next((kind for kind in named if kind in usual), None)
+    return found or next(kind for kind in usual if kind.has_head)
 
 
-def read_corpus(config: RunConfig, generative: bool) -> Corpus:
-    """The recipe's data for the task that it names, or that the data ask for. Raises DataError and ConfigError."""
+def read_corpus(config: RunConfig, source: Source | None = None) -> Corpus:
+    """The recipe's data for the task that it names, or that the data and the model ask for. source: the model; where it
+    is not known, one that writes is meant. Raises DataError and ConfigError."""
     every = {name: kind.records for name, kind in kinds().items()}
+    claimed = {name for name, kind in kinds().items() if source is not None and kind.claims(source)}
+    generative = source is None or any("write" in load_kind(name).abilities for name in claimed)
 
     def choose(form: str, examples: Sequence[Any]) -> tuple[str, str | None]:
         if config.task != "auto":
@@ -63,7 +63,8 @@ def read_corpus(config: RunConfig, generative: bool) -> Corpus:
             reason = records.suits(examples, config)
             if reason is not None:
                 return name, reason
-        return next(name for name, records in fitting.items() if records.is_default), None
+        made_for = (name for name, records in fitting.items() if records.needs_writer and name in claimed)
+        return next(made_for, None) or next(name for name, records in fitting.items() if records.is_default), None
 
     return load_corpus(config, generative, every, choose, lambda task: _untrainable(config, task))
 
@@ -89,6 +90,7 @@ class HeadTask:
     max_length: int
 
     max_tokens = None
+    patches = None
     probe_size = 16
 
     @property
@@ -123,6 +125,10 @@ class HeadTask:
     def probe_outputs(self, model: Any, inputs: Mapping[str, Any]) -> Any:
         """The head's outputs (B, C), fp32, on the CPU."""
         return model(**inputs).logits.float().cpu()
+
+    def write_reader(self, folder: Path) -> None:
+        """Writes the tokenizer."""
+        self.tokenizer.save_pretrained(folder)
 
     def settings(self) -> dict[str, Any]:
         """Fields of the manifest: the names of the classes."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import (
@@ -36,6 +36,7 @@ from ..types import (
     Finding,
     Message,
     ModelError,
+    PlacedPicture,
     Problem,
 )
 
@@ -59,11 +60,18 @@ class CausalLM:
     name = "causal_lm"
     best_metric = "loss"
     objective = TokenCrossEntropy()
+    auto: ClassVar[Any] = AutoModelForCausalLM
+    """The class of transformers that makes such models."""
 
     @property
     def kind(self) -> CausalLMKind:
         """See `Task`."""
         return KIND
+
+    @property
+    def patches(self) -> Callable[[PlacedPicture], Any] | None:
+        """None: it shows no pictures."""
+        return None
 
     @property
     def tokenizer(self) -> Any:
@@ -112,6 +120,10 @@ class CausalLM:
         logits = model(**inputs).logits
         return logits[..., :: -(-logits.shape[-1] // PROBE_LOGITS)].float().cpu()
 
+    def write_reader(self, folder: Path) -> None:
+        """Writes the tokenizer."""
+        self.tokenizer.save_pretrained(folder)
+
     def settings(self) -> dict[str, Any]:
         """Fields of the manifest that say how the model is asked."""
         renderer = self.encoder.renderer
@@ -120,7 +132,7 @@ class CausalLM:
 
     def load_base(self, section: ModelSection, seed: int) -> BaseModel:
         """The whole model; nothing in it is new."""
-        base = load_whole(section, AutoModelForCausalLM, self.vocab_size)
+        base = load_whole(section, self.auto, self.vocab_size)
         if "logits_to_keep" not in inspect.signature(base.model.forward).parameters:
             message = f"{type(base.model).__name__} of {section.path} gives logits for all positions only"
             raise ModelError(Problem("model.path", message, "take GPT-2, OPT, Llama, Qwen, or most others"))
@@ -166,7 +178,7 @@ class CausalLM:
         asked = [
             question
             for question in language.questions(examples, settings.evaluate_prompts)
-            if len(encoder.renderer.question_ids(question.messages)) + ANSWER_ROOM < encoder.context_length
+            if len(encoder.ask(question.messages)) + ANSWER_ROOM < encoder.context_length
         ]
         lengths = (len(self.tokenizer(text, verbose=False)["input_ids"]) for a in asked for text in a.references)
         room = min(settings.max_new_tokens, round(ANSWER_LENGTH * max(lengths, default=0)) + ANSWER_ROOM)
@@ -211,18 +223,27 @@ class CausalLMKind:
     view = LanguageView()
 
     def claims(self, source: Source) -> bool:
-        """Whether the model was pretrained to write text after text."""
+        """Whether the model was pretrained to write text after text, and sees nothing."""
         config = source.config
+        if source.sees:
+            return False
         if config.architectures:
             return any(name.endswith(GENERATIVE) for name in config.architectures)
         kind = config.model_type
         return kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+    def refuse(self, source: Source) -> Problem:
+        """Why a model is none of these."""
+        if source.sees:
+            message = f"{source.section.path} is a vision-language model, which learns from questions and answers"
+            return Problem("model.path", message, "take a language model, or name the columns of questions and answers")
+        message = f"{source.section.path} was not made to write text, but the data are questions and answers"
+        return Problem("model.path", message, "take a language model, or name data.columns.label")
+
     def make(self, config: RunConfig, corpus: Corpus, source: Source) -> CausalLM:
         """The task of a recipe. Raises ModelError for a model that does not write."""
         if not self.claims(source):
-            message = f"{source.section.path} was not made to write text, but the data are questions and answers"
-            raise ModelError(Problem("model.path", message, "take a language model, or name data.columns.label"))
+            raise ModelError(self.refuse(source))
         max_length = source.longest(config.data.max_length, self.default_length)
         renderer = make_renderer(source.tokenizer, system=config.data.system, thinking=config.data.thinking)
         return self._task(source, renderer, max_length, config.data.train_on_prompt)

@@ -6,6 +6,7 @@ Random state needs no saving: the order of examples is a function of (seed, epoc
 from __future__ import annotations
 
 import errno
+import pickle
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,7 +41,8 @@ class Window:
 
 @dataclass
 class Progress:
-    """Where a run stands. `seconds` is time spent training, over all its sittings; `fast_steps` took the fast path."""
+    """Where a run stands. `seconds` is time spent training, over all its sittings; `fast_steps` took the fast path.
+    `awaits_validation`: the validation behind `step` is due and could not be had."""
 
     step: int = 0
     seconds: float = 0.0
@@ -49,6 +51,7 @@ class Progress:
     best_metrics: dict[str, float] | None = None
     evaluations_without_gain: int = 0
     stopped_early: bool = False
+    awaits_validation: bool = False
     num_threads: int = 0
     fast_steps: int = 0
     window: Window = field(default_factory=Window)
@@ -116,11 +119,11 @@ def load_checkpoint(
 ) -> Progress:
     """Puts weights, optimizer, scaler and method back to where they were, in place.
 
-    Raises RunError for a checkpoint that an earlier version of lorafy wrote in another form.
+    Raises RunError for a checkpoint that an earlier version of lorafy wrote in another form, or a stranger.
     """
     folder = run.checkpoint(step)
     values = read_json(folder / STATE)
-    state = torch.load(folder / OPTIMIZER, map_location="cpu", weights_only=True)
+    state = _read_tensors(folder / OPTIMIZER)
     if values.keys() != asdict(Progress()).keys() or values["window"].keys() != asdict(Window()).keys():
         message = "another version of lorafy wrote this run's checkpoints, in another form"
         raise RunError(Problem(str(run.path), message, "finish it with that version, or start a new run"))
@@ -129,6 +132,15 @@ def load_checkpoint(
     scaler.load_state_dict(state["scaler"])
     method.load_state(model, state["method"])
     return Progress(**(values | {"window": Window(**values["window"])}))
+
+
+def _read_tensors(path: Path) -> dict[str, Any]:
+    """What torch.save wrote, tensors and plain values alone: a pickle can hold commands."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        fix = "lorafy did not write it: take a checkpoint of your own, or start a new run"
+        raise RunError(Problem(str(path), f"{path.name} holds more than tensors, which is not read", fix)) from error
 
 
 def load_weights(run: RunDirectory, step: int, model: Any) -> None:

@@ -15,6 +15,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from ..metrics import Metric
 from ..types import StepStats
@@ -31,12 +32,12 @@ class ProgressDisplay:
         self._score, self._validated = score, validated
         self._console = console
         self._bar = Progress(
-            TextColumn("[bold]step"),
+            TextColumn("step", style="bold", markup=False),
             MofNCompleteColumn(),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             TimeElapsedColumn(),
-            TextColumn("left"),
+            TextColumn("left", markup=False),
             TimeRemainingColumn(),
             console=console,
             refresh_per_second=4,
@@ -63,13 +64,10 @@ class ProgressDisplay:
 
     def on_validation(self, record: Mapping[str, Any], is_best: bool) -> None:
         """Prints a line with the validation's loss and metrics."""
-        best = "  [green]best so far[/]" if is_best else ""
+        best = ("  best so far" if is_best else "", "green")
         figures = "  ".join(f"{metric.title} {metric.write(record[metric.key])}" for metric in self._validated)
-        self._console.print(
-            f"  step {record['step']:>5}  epoch {record['epoch']:.2f}  validation loss {record['loss']:.4f}  "
-            f"{figures}{best}",
-            highlight=False,
-        )
+        where = f"  step {record['step']:>5}  epoch {record['epoch']:.2f}"
+        self._console.print(Text.assemble(f"{where}  validation loss {record['loss']:.4f}  {figures}", best))
 
     def _mean(self, name: str, value: float) -> float:
         self._means[name] = SMOOTHING * self._means.get(name, value) + (1 - SMOOTHING) * value

@@ -14,7 +14,7 @@ from ..config.schema import TrainSection
 from ..contracts import AdapterMethod, Task, Tracker
 from ..data.batches import StepPlan, dropout_seed
 from ..run_directory import RunDirectory
-from ..types import Batch, Features, Interrupted, StepStats
+from ..types import Batch, DataError, Features, Interrupted, StepStats
 from .checkpoint import (
     Progress,
     Window,
@@ -74,14 +74,13 @@ class Training:
     def train(self) -> Progress:
         """Trains to the end and leaves the best weights in the model (the last where nothing was validated).
 
-        Raises Interrupted after SIGINT or SIGTERM, with a checkpoint of the last whole step written.
+        Raises Interrupted after SIGINT or SIGTERM, DataError where a step's data cannot be read any more; both with a
+        checkpoint of the last whole step written.
         """
         self.stepper.model.train()
         with StopSignal() as stop:
-            while self.progress.step < self.num_steps and not self.progress.stopped_early:
-                stats = self._one_step()
-                self.display.on_step(stats)
-                is_best = self._maybe_validate()
+            while self._goes_on:
+                is_best = self._step_and_validate()
                 stopped = self._agree(stop.received)
                 if is_best or self._is_due(self.config.save_every) or self._is_last or stopped:
                     self._save()
@@ -120,6 +119,27 @@ class Training:
             return received
         numbers = accelerator.gather(torch.tensor([received or 0], device=accelerator.device))
         return int(numbers.max()) or None
+
+    @property
+    def _goes_on(self) -> bool:
+        progress = self.progress
+        return progress.awaits_validation or (progress.step < self.num_steps and not progress.stopped_early)
+
+    def _step_and_validate(self) -> bool:
+        """A step, and the validation that is due behind it; True where it is the best so far.
+
+        Where their data cannot be read any more (a picture was deleted) what was learned before is kept: no step has
+        changed a weight by then, and a validation is made up for after a resume.
+        """
+        progress = self.progress
+        try:
+            if not progress.awaits_validation:
+                self.display.on_step(self._one_step())
+                progress.awaits_validation = self._validates_now
+            return self._validate() if progress.awaits_validation else False
+        except DataError:
+            self._save()
+            raise
 
     def _one_step(self) -> StepStats:
         started = time.perf_counter()
@@ -191,16 +211,20 @@ class Training:
         )
         self.progress.window = Window()
 
-    def _maybe_validate(self) -> bool:
-        """Validates where it is due; True where this is the best so far."""
-        if self.validate is None or not (self._is_due(self.config.evaluate_every) or self._is_last):
+    @property
+    def _validates_now(self) -> bool:
+        if self.validate is None or self.config.evaluate_every is None:
             return False
-        if self.config.evaluate_every is None:
-            return False
+        return self._is_due(self.config.evaluate_every) or self._is_last
+
+    def _validate(self) -> bool:
+        """True where this is the best so far."""
+        assert self.validate is not None, "only what can be validated is due"
         self.stepper.model.eval()
         metrics = self.validate()
         self.stepper.model.train()
         progress = self.progress
+        progress.awaits_validation = False
         value = self.task.rank(metrics)
         is_best = progress.best is None or value > progress.best
         if is_best:

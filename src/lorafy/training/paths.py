@@ -140,13 +140,14 @@ def choose_path(
     fast_wanted: bool,
     num_processes: int,
     features: Sequence[Features],
+    keeps_features: bool = True,
     resumed: bool = False,
 ) -> Choice:
     """The fast path where it can be built and agrees with the plain one on these examples; on a GPU, where which is
     faster depends on the chip and on what is installed, only if it also takes less time for them.
 
-    features: the first step's. resumed: the run took the fast path so far, however long it takes. No weight and no
-    random state is changed.
+    features: the first step's. keeps_features: see `build_fast_path`. resumed: the run took the fast path so far,
+    however long it takes. No weight and no random state is changed.
     """
     if not fast_wanted:
         return Choice(plain, False, "plain path (train.kernels=reference)")
@@ -155,7 +156,15 @@ def choose_path(
     dtype, device = plain.precision.dtype, plain.precision.device
     fast: StepPath
     try:
-        fast = build_fast_path(model, plain.task.objective, dtype, device, plain.max_examples)
+        fast = build_fast_path(
+            model,
+            plain.task.objective,
+            dtype,
+            device,
+            plain.max_examples,
+            patches=plain.task.patches,
+            keeps_features=keeps_features,
+        )
         name = "fast path"
     except Unsupported as reason:
         try:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from ..config.schema import TrainSection
 from ..data.batches import StepPlan
@@ -29,11 +30,17 @@ def take_path(
     """The path by which steps are computed, said to the user; True where it is the fast path."""
     first = [features[index] for index in plan.examples(0)]
     choice = choose_path(
-        plain, model, fast_wanted=fast_wanted, num_processes=num_processes, features=first, resumed=resumed
+        plain,
+        model,
+        fast_wanted=fast_wanted,
+        num_processes=num_processes,
+        features=first,
+        keeps_features=section.keep_picture_features,
+        resumed=resumed,
     )
-    console.print(f"Kernels: {choice.message}", highlight=False)
+    console.print(Text(f"Kernels: {choice.message}"))
     found = measure_activations(choice.path, model, features, plan)
     path, note = fit_into_memory(choice.path, section.activation_checkpointing, found)
     if note:
-        console.print(note, highlight=False)
+        console.print(Text(note))
     return path, choice.is_fast

@@ -8,10 +8,13 @@ from typing import Any
 
 import torch
 
+from ..config.schema import ModelSection
 from ..contracts import AdapterMethod, Attachment
 from ..models import embedded
 from ..models.load import BaseModel
-from ..models.parameters import ParameterCount, count_parameters
+from ..models.parameters import ParameterCount, count_parameters, hold_frozen_weights
+from ..models.parts import ChosenParts, choose_parts
+from ..models.pickles import pickled_weights
 from ..models.targets import TargetGroup
 from ..plugins import load_method
 from ..types import Finding
@@ -22,7 +25,7 @@ from .prepare import Prepared
 class BuiltModel:
     """The model to train, in float32 on the CPU, the base that it was made of, and the layers that got something.
 
-    `num_base`: parameters before anything was added, a new head included.
+    `num_base`: parameters before anything was added, a new head included. `parts`: None where it is of one part.
     """
 
     model: Any
@@ -32,20 +35,29 @@ class BuiltModel:
     parameters: ParameterCount
     num_base: int
     findings: list[Finding]
+    parts: ChosenParts | None = None
+
+    def hold_frozen(self, dtype: torch.dtype) -> None:
+        """Frozen linear weights in the products' dtype; as they are where the method writes them too: rounded, they
+        would be saved so."""
+        if self.method.keeps_base:
+            hold_frozen_weights(self.model, dtype)
 
 
 def build_model(prepared: Prepared) -> BuiltModel:
-    """Start values depend on the seed alone. Raises ModelError where a layer that is named is not there."""
+    """Start values depend on the seed alone. Raises ModelError where a layer or part that is named is not there."""
     config, task = prepared.config, prepared.task
     method = load_method(config.adapter.method)
     base = task.load_base(config.model, config.run.seed)
     num_base = count_parameters(base.model).total
+    parts = choose_parts(base.parts, config.adapter.factors)
     request = Attachment(
         config=config.adapter,
         head=base.head,
         base_name=embedded.public_name(config.model.path),
         task_type=task.kind.peft_type,
         num_steps=prepared.num_steps,
+        parts=parts,
     )
     with torch.random.fork_rng():
         torch.manual_seed(config.run.seed)
@@ -53,7 +65,14 @@ def build_model(prepared: Prepared) -> BuiltModel:
     for name, parameter in attached.model.named_parameters():
         if parameter.requires_grad:
             assert parameter.dtype == torch.float32, f"trainable parameter {name} is {parameter.dtype}"
-    findings = task.check_model(attached.model)
+            assert request.trains(name), f"{name} is trained, but its part is to stay frozen"
+    findings = [*task.check_model(attached.model), *_pickle_note(config.model)]
     return BuiltModel(
-        attached.model, method, base, attached.targets, count_parameters(attached.model), num_base, findings
+        attached.model, method, base, attached.targets, count_parameters(attached.model), num_base, findings, parts
     )
+
+
+def _pickle_note(section: ModelSection) -> list[Finding]:
+    name = pickled_weights(section)
+    message = f"the weights of {section.path} are a pickle ({name}): only tensors are read from it, no code runs"
+    return [] if name is None else [Finding("weights", "note", message)]

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 from rich.console import Console
+from rich.text import Text
 
 from ..config import RunConfig, config_tree
 from ..contracts import AdapterMethod, TaskKind
@@ -36,7 +37,7 @@ def run_comparison(config: RunConfig, stem: str, console: Console) -> tuple[RunD
         recipe = directory.path / f"{name}.yaml"
         tree = _tree_for(prepared, name, method, directory.path)
         write_text(recipe, yaml.safe_dump(tree, allow_unicode=True, sort_keys=False))
-        console.print(f"\n[bold]{name}[/] ({number} of {len(methods)})")
+        console.print(Text.assemble("\n", (name, "bold"), f" ({number} of {len(methods)})"))
         trained = run_verb("train", recipe, "the training")
         if kind.view.has_base and not rows:
             rows.append(_base_row(trained))
@@ -60,7 +61,8 @@ def _tree_for(prepared: Prepared, name: str, method: AdapterMethod, folder: Path
     tree = config_tree(config)
     tree["run"] |= {"name": name, "output_dir": str(folder)}
     if name != config.adapter.method:
-        tree["adapter"] = {"method": name}
+        parts = {} if method.needs_head else {"parts": config.adapter.parts}
+        tree["adapter"] = {"method": name} | parts  # the same part of the model for all
         tree["train"]["learning_rate"] = method.learning_rate
     else:
         tree["train"]["learning_rate"] = prepared.learning_rate

@@ -33,6 +33,7 @@ from ..machine.environment import (
     package_version,
     processor_name,
     torch_facts,
+    without_secrets,
 )
 
 GIB = 2**30
@@ -250,11 +251,11 @@ def check_hub(facts: HubFacts | None) -> Check:
     if facts.offline:
         return Check("hub", "ok", f"HF_HUB_OFFLINE is set; what works: {NO_HUB}")
     if facts.error is None:
-        return Check("hub", "ok", f"{facts.endpoint} answers in {facts.seconds or 0:.1f} s")
+        return Check("hub", "ok", f"{without_secrets(facts.endpoint)} answers in {facts.seconds or 0:.1f} s")
     fix = f"without it work: {NO_HUB}"
     if "hf-mirror.com" not in facts.endpoint:
         fix += "; from China, a mirror: HF_ENDPOINT=https://hf-mirror.com"
-    return Check("hub", "warning", f"{facts.endpoint}: {facts.error}", fix)
+    return Check("hub", "warning", without_secrets(f"{facts.endpoint}: {facts.error}"), fix)
 
 
 def check_minilm(version: str | None) -> Check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from rich.text import Text
 
 from ..report.html import write_report
 from ..report.plots import draw_plots, read_if_there
@@ -16,7 +17,7 @@ def draw_report(run: RunDirectory, console: Console) -> None:
     view = view_of(run)
     drawn = draw_plots(run, view)
     for note in drawn.notes:
-        console.print(note, style="yellow")
+        console.print(Text(note, "yellow"))
     write_report(run, view, drawn)
 
 

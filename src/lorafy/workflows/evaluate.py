@@ -27,7 +27,7 @@ def score(trained: Trained, config: RunConfig, run: RunDirectory | None) -> dict
     """
     task = trained.task
     config = config.model_copy(update={"task": task.name})
-    corpus = read_corpus(config, generative="write" in task.kind.abilities)
+    corpus = read_corpus(config)
     split = corpus.scored_split
     if run is not None:
         _require_same_data(run, split, corpus.fingerprint(split))

@@ -1,19 +1,31 @@
-"""MODEL, loaded from disk: a run, an adapter's folder (of other tools too), a model as it comes."""
+"""MODEL, loaded from disk: a run, an adapter's folder (of other tools too), a model as it comes.
+
+All of it may be a stranger's. Whether Python code that lies there may run is said by whoever calls, never by a file of
+MODEL; the base that a folder names is told, and where it came with the folder it is no pickle. See docs/security.md.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from ..config.schema import ModelSection
 from ..contracts import AdapterMethod
 from ..inference.trained import Trained
+from ..machine.printable import printable
+from ..models import embedded
 from ..models.load import open_source
+from ..models.pickles import pickled_weights, refuse_pickled
 from ..models.precision import choose_device, choose_precision
 from ..models.trained_files import MANIFEST, Manifest, read_manifest, tensor_names
 from ..plugins import foreign_method, load_method
 from ..run_directory import RunDirectory, read_json
 from ..tasks import kind_of_adapter, kind_of_model, load_kind
 from ..types import ModelError, Problem, RunError
+
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 def find_trained(path: Path) -> Path | None:
@@ -31,24 +43,32 @@ def find_trained(path: Path) -> Path | None:
     return path if is_trained else None
 
 
-def load_trained(path: Path | str) -> Trained:
-    """MODEL: a run directory, an adapter folder (ours or any of peft's), or a model (a folder or hub name)."""
+def load_trained(path: Path | str, *, trust: bool = False) -> Trained:
+    """MODEL: a run directory, an adapter folder (ours or any of peft's), or a model (a folder or hub name).
+
+    trust: whether Python code that its folders carry may run; the files' own word for it does not count.
+    """
     folder = find_trained(Path(path))
     if folder is None:
-        return _load_plain(ModelSection(path=str(path)))
+        return _load_plain(ModelSection(path=str(path), trust_remote_code=trust))
     manifest = read_manifest(folder)
     if manifest is not None:
-        return _load_ours(folder, manifest)
+        return _load_ours(folder, manifest, trust)
     method = foreign_method(folder)
     assert method is not None, "what is no folder of ours is another tool's adapter, or a model"
-    return _load_foreign(folder, method)
+    return _load_foreign(folder, method, trust)
 
 
-def _load_ours(folder: Path, manifest: Manifest) -> Trained:
-    section, method = ModelSection(**manifest.model), load_method(manifest.method)
+def _load_ours(folder: Path, manifest: Manifest, trust: bool) -> Trained:
+    section = _section_of(folder, manifest, trust)
+    method = load_method(manifest.method)
     place = method.base_section(section, folder)
+    _look_at_base(section, folder, MANIFEST)
+    if place.path != section.path:
+        refuse_pickled(folder)
     task = load_kind(manifest.task).restore(manifest, open_source(place, tokenizer_folder=folder))
     base = task.load_base(place, manifest.seed)
+    _tell_pickle(place)
     if not method.keeps_base and base.new_names:
         raise ModelError(Problem(str(folder), f"missing or misshapen in this folder: {', '.join(base.new_names)}"))
     model = method.load(base.model, folder, manifest.head)
@@ -61,20 +81,24 @@ def _load_plain(section: ModelSection) -> Trained:
     source = open_source(section)
     task = kind_of_model(source).of_model(source)
     base = task.load_base(section, seed=0)
+    _tell_pickle(section)
     precision = choose_precision("auto", choose_device())
     return Trained(base.model.eval(), task, None, None, None, base, precision, section)
 
 
-def _load_foreign(folder: Path, method: AdapterMethod) -> Trained:
+def _load_foreign(folder: Path, method: AdapterMethod, trust: bool) -> Trained:
     """An adapter that another tool wrote: base and task from adapter_config.json, number of labels from its head."""
-    settings = read_json(folder / "adapter_config.json")
+    settings = read_json(folder / ADAPTER_CONFIG)
     base_path = settings.get("base_model_name_or_path")
     if not base_path:
         raise ModelError(Problem(str(folder), "adapter_config.json names no base model"))
-    section = ModelSection(path=base_path)
+    section = ModelSection(path=base_path, trust_remote_code=trust)
+    _look_at_base(section, folder, ADAPTER_CONFIG)
     names = tensor_names(folder / method.weights)  # absent or broken is reported from there
-    task = kind_of_adapter(settings.get("task_type")).of_adapter(folder, open_source(section))
+    source = open_source(section)
+    task = kind_of_adapter(settings.get("task_type"), source).of_adapter(folder, source)
     base = task.load_base(section, seed=0)
+    _tell_pickle(section)
     untrained = set(base.new_names) - {name.removeprefix("base_model.model.") for name in names}
     if untrained:
         message = f"neither this adapter nor its base holds {', '.join(sorted(untrained))}"
@@ -83,3 +107,40 @@ def _load_foreign(folder: Path, method: AdapterMethod) -> Trained:
     model = method.load(base.model, folder, base.head)
     precision = choose_precision("auto", choose_device())
     return Trained(model.eval(), task, method, None, folder, base, precision, section)
+
+
+def _section_of(folder: Path, manifest: Manifest, trust: bool) -> ModelSection:
+    try:
+        return ModelSection(**manifest.model | {"trust_remote_code": trust})
+    except (ValidationError, TypeError) as error:
+        message = "its section `model` is none that lorafy wrote"
+        raise ModelError(Problem(str(folder / MANIFEST), message, "copy it again, or train again")) from error
+
+
+def _look_at_base(section: ModelSection, folder: Path, file: str) -> None:
+    """Tells which base the folder asks for, and refuses a pickle, where it came along or is named relative to wherever
+    one stands; tells which one is fetched from the hub. An absolute path elsewhere is this machine's own."""
+    place = embedded.resolve(section.path, section.revision)
+    base = Path(place)
+    if base.is_absolute() and not (base.is_dir() and _came_along(base, folder)):
+        return
+    kind = "the folder " if base.is_dir() else "from the hub: "
+    _tell(f"Base model, as {folder / file} says: {kind}{place}")
+    if base.is_dir():
+        refuse_pickled(base)
+
+
+def _came_along(base: Path, folder: Path) -> bool:
+    """Whether the folder of a base lies within the folder that names it, or within its run."""
+    whole = folder.parent if RunDirectory(folder.parent).is_run else folder
+    return base.resolve().is_relative_to(whole.resolve())
+
+
+def _tell_pickle(section: ModelSection) -> None:
+    name = pickled_weights(section)
+    if name is not None:
+        _tell(f"The weights of {section.path} are a pickle ({name}): only tensors are read from it, no code runs.")
+
+
+def _tell(text: str) -> None:
+    print(printable(text), file=sys.stderr)

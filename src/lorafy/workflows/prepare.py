@@ -16,7 +16,7 @@ from ..machine.garbage import none_collected
 from ..models.load import Source, open_source
 from ..objectives import TOKENS
 from ..plugins import load_method
-from ..tasks import load_kind, read_corpus, writes
+from ..tasks import load_kind, read_corpus
 from ..types import Encoded, Features, Finding, ModelError, Problem, UserError
 
 
@@ -90,14 +90,12 @@ def _prepare(config: RunConfig) -> Prepared:
     source: Source | None = None
     corpus = task = None
     findings: list[Finding] = []
-    generative = True
     try:
         source = open_source(config.model)
-        generative = writes(source)
     except ModelError as error:
         problems += error.problems
     try:
-        corpus = read_corpus(config, generative)
+        corpus = read_corpus(config, source)
         kind = load_kind(corpus.task)
         findings = [*corpus.notes, *preflight.check_corpus(corpus, kind.check_examples(corpus))]
     except UserError as error:

@@ -45,7 +45,7 @@ def write_trained(run: RunDirectory, prepared: Prepared, built: BuiltModel, prec
         save_trained(
             lambda target: method.save(model, target, built.base.head),
             method.weights,
-            task.tokenizer,
+            task.write_reader,
             manifest,
             probe,
             folder,

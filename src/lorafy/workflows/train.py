@@ -12,9 +12,10 @@ from rich.console import Console
 
 from ..config import RunConfig, to_yaml
 from ..contracts import Tracker
+from ..machine.console import PlainConsole
 from ..machine.environment import describe_environment
 from ..machine.garbage import kept_from_collection
-from ..models.parameters import hold_frozen_weights
+from ..models.parts import at_their_rates
 from ..models.precision import Precision, choose_precision
 from ..plugins import load_plugin
 from ..run_directory import RunDirectory, read_json, write_json, write_text
@@ -36,6 +37,8 @@ from .save import summarise, write_trained
 
 def run_training(config: RunConfig, run: RunDirectory, *, resume: bool, console: Console) -> None:
     """Trains in `run`, which is made here or, with `resume`, continued. The caller has named it in the config."""
+    if resume:
+        run.refuse_links()
     accelerator = make_accelerator()
     prepared = prepare(config)
     with kept_from_collection():
@@ -45,7 +48,7 @@ def run_training(config: RunConfig, run: RunDirectory, *, resume: bool, console:
 def _train_prepared(
     config: RunConfig, run: RunDirectory, prepared: Prepared, accelerator: Accelerator, console: Console, resume: bool
 ) -> None:
-    quiet = console if accelerator.is_main_process else Console(quiet=True)
+    quiet = console if accelerator.is_main_process else PlainConsole(quiet=True)
     if resume:
         _require_same_data(run, prepared)
     precision = choose_precision(config.model.dtype, accelerator.device)
@@ -60,7 +63,7 @@ def _train_prepared(
             if not resume:
                 _write_start(run, prepared, built)
         accelerator.wait_for_everyone()
-        hold_frozen_weights(built.model, precision.dtype)
+        built.hold_frozen(precision.dtype)
         built.model.to(accelerator.device)
         progress = _Sitting(run, prepared, built, accelerator, precision, quiet).train(resume)
         built.model.eval()
@@ -111,6 +114,9 @@ class _Sitting:
             except Interrupted as stop:
                 message = f"{stop}. Continue with: lorafy train {run.path} --resume"
                 raise Interrupted(stop.signal_number, message) from None
+            except DataError as error:
+                fix = f"put it back as it was; the checkpoint is written: lorafy train {run.path} --resume"
+                raise DataError(replace(problem, fix=fix) for problem in error.problems) from error
 
     def _stepper(self, step: int | None) -> tuple[Stepper, bool]:
         """The stepper that computes each step; True where it takes the fast path."""
@@ -119,7 +125,8 @@ class _Sitting:
         scaler = torch.amp.GradScaler(accelerator.device.type, enabled=self.precision.scales_loss)
         wrapped = accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
         # Behind that, which may give parameters other memory.
-        optimizer = make_optimizer(method.parameter_groups(model), section)
+        groups = at_their_rates(method.parameter_groups(model), model, self.built.parts)
+        optimizer = make_optimizer(groups, section)
         path, is_fast = take_path(
             PlainPath(wrapped, prepared.task, self.precision, section.micro_batch_size),
             model,

@@ -14,4 +14,4 @@ READS = TOKENS
 
 def read(model: Any, reader: Reader) -> Decoder:
     """model: LlamaForCausalLM, peft's adapters inside."""
-    return read_decoder(model, reader, attends_to_all=True, norms_heads=False)
+    return read_decoder(model.model, model.config, model.lm_head, reader, attends_to_all=True, norms_heads=False)

@@ -14,4 +14,11 @@ READS = TOKENS
 
 def read(model: Any, reader: Reader) -> Decoder:
     """model: MistralForCausalLM, peft's adapters inside."""
-    return read_decoder(model, reader, attends_to_all=model.config.sliding_window is None, norms_heads=False)
+    return read_decoder(
+        model.model,
+        model.config,
+        model.lm_head,
+        reader,
+        attends_to_all=model.config.sliding_window is None,
+        norms_heads=False,
+    )

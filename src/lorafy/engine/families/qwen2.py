@@ -15,4 +15,4 @@ READS = TOKENS
 def read(model: Any, reader: Reader) -> Decoder:
     """model: Qwen2ForCausalLM, peft's adapters inside."""
     full = set(model.config.layer_types) == {"full_attention"}
-    return read_decoder(model, reader, attends_to_all=full, norms_heads=False)
+    return read_decoder(model.model, model.config, model.lm_head, reader, attends_to_all=full, norms_heads=False)

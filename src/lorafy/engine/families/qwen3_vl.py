@@ -1,0 +1,23 @@
+"""Qwen3-VL: Bai et al. 2025."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...objectives import TOKENS
+from ..decoder import Decoder
+from ..seeing import read_seeing
+from ..weights import Reader
+
+READS = TOKENS
+
+
+def read(model: Any, reader: Reader) -> Decoder:
+    """model: Qwen3VLForConditionalGeneration, peft's adapters inside."""
+    return read_seeing(
+        model,
+        reader,
+        seen=lambda output: [output.pooler_output, *output.deepstack_features],
+        num_added=len(model.config.vision_config.deepstack_visual_indexes),
+        norms_heads=True,
+    )
