@@ -183,6 +183,10 @@ class Records(Protocol):
         """Whether only a model that writes text after text learns from them."""
 
     @property
+    def row_by_row(self) -> bool:
+        """Whether `settle` judges each row by itself: then it is asked about the rest where some could not be read."""
+
+    @property
     def is_default(self) -> bool:
         """Whether records of its formats mean this task where no other one suits them."""
 

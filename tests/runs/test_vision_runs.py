@@ -14,6 +14,7 @@ from test_processes import driver as driver
 from test_processes import launch
 from transformers import AutoImageProcessor, AutoModelForImageTextToText
 
+from language_models import USERS_TRAIN
 from lorafy import api
 from lorafy.config import to_yaml
 from lorafy.config.schema import GenerationSection, RunConfig
@@ -203,3 +204,20 @@ def test_a_literal_picture_in_the_data_is_refused(base: Path, rows: Path, tmp_pa
     messages = [replace(message, content=message.content + " <|image_pad|>") for message in example.messages]
     with pytest.raises(UserError, match="which the model reads as a picture"):
         task.encode([Conversation(tuple(messages), "the test", 1)])
+
+
+def test_the_frameworks_recipe_runs_unchanged(rows: Path, tmp_path: Path) -> None:
+    """Its flat file, with Qwen3-VL's name in place of Qwen3's, and data/train.json beside it."""
+    save_vision_model("qwen3_vl", tmp_path / "Qwen3-VL-2B-Instruct")
+    recipe = tmp_path / "config.yaml"
+    recipe.write_text(USERS_TRAIN.replace("./Qwen3-1.7B", "./Qwen3-VL-2B-Instruct"), encoding="utf-8")
+    (tmp_path / "data").mkdir()
+    shutil.copytree(rows.parent / "images", tmp_path / "data" / "images")
+    found = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()[:8]]
+    (tmp_path / "data" / "train.json").write_text(json.dumps(found), encoding="utf-8")
+    config, _ = api.load_recipe(recipe)
+    run = train(config, tmp_path / "output")
+    assert json.loads(run.summary.read_text(encoding="utf-8"))["task"] == "vision_language"
+    names = {name.split(".lora_")[0].rpartition(".")[2] for name in trained_tensors(run)}
+    assert names == {"q_proj", "v_proj"}
+    assert not any(".visual." in name for name in trained_tensors(run))

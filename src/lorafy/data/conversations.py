@@ -23,6 +23,7 @@ class ConversationRecords:
 
     formats: Sequence[str] = ("chat", "completion", "text")
     needs_writer = True
+    row_by_row = True
     is_default = True
     unit = "question"
     loses = "lose their oldest turns or the end of the question (answers stay whole)"

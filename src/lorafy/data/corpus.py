@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..config.schema import DataSection, RunConfig
 from ..contracts import Records
@@ -90,20 +90,24 @@ def load_corpus(
     tables, problems = read_tables(config.data)
     names = tables["train"].columns if "train" in tables else []
     form = choose_format(config.data, names, _formats(config, generative, tasks))
-    raw = _of_each(tables, lambda name: _examples(tables[name], config.data, form), problems)
+    broken: set[str] = set()
+    raw = _of_each(tables, lambda name: _examples(tables[name], config.data, form), problems, broken)
     task, reason = choose(form, raw.get("train", []))
     records = tasks[task]
     problems += [*_without_effect(config, form, task, tasks), *untrainable(task)]
     if form not in records.formats:
         raise DataError(problems)
+    readable = {name: raw[name] for name in raw if records.row_by_row or name not in broken}
     splits = _of_each(
-        raw,
-        lambda name: _each(raw[name], lambda example: records.accept(example, config), tables[name]),
+        readable,
+        lambda name: _each(raw[name], lambda example: records.accept(example, config), tables[name].source),
         problems,
+        broken,
     )
+    splits = {name: splits[name] for name in splits if records.row_by_row or name not in broken}
     named = _names_of_classes(tables["train"], config.data, form) if "train" in splits else None
     settled = records.settle(splits, named, config)
-    problems += settled.problems
+    problems += [problem for problem in settled.problems if problem not in problems]
     if problems:
         raise DataError(problems)
     notes = [] if reason is None else [Finding("task", "note", f"task: {task}, because {reason}")]
@@ -111,14 +115,24 @@ def load_corpus(
     return Corpus(splits, settled.label_names, form, task, records, notes)
 
 
-def _of_each(names: Iterable[str], read: Callable[[str], list[Any]], problems: list[Problem]) -> dict[str, list[Any]]:
-    """What `read` gives for each split, without those that it refuses; what is wrong is added to `problems` once."""
+Read = tuple[list[Any], list[Problem]]
+"""What could be read, and what is wrong with the rest."""
+
+
+def _of_each(
+    names: Iterable[str], read: Callable[[str], Read], problems: list[Problem], broken: set[str]
+) -> dict[str, list[Any]]:
+    """What `read` gives for each split, absent where it refuses all of it; what is wrong is added to `problems` once,
+    the splits that lack something to `broken`."""
     found = {}
     for name in names:
         try:
-            found[name] = read(name)
+            found[name], wrong = read(name)
         except DataError as error:
-            problems += [problem for problem in error.problems if problem not in problems]
+            wrong = error.problems
+        problems += [problem for problem in wrong if problem not in problems]
+        if wrong:
+            broken.add(name)
     return found
 
 
@@ -138,15 +152,15 @@ def _without_effect(config: RunConfig, form: str, task: str, tasks: Mapping[str,
     ]
 
 
-def _examples(table: Table, data: DataSection, form: str) -> list[Any]:
+def _examples(table: Table, data: DataSection, form: str) -> Read:
     """Each record as the format reads it, its label as the file has it."""
     plugin = load_plugin("formats", form)
     columns = plugin.resolve_columns(table.columns, data.columns, table.source)
     if data.columns.images is not None and columns.images is None:
         raise DataError(Problem("data.columns.images", f"no effect on data in the format {form}", "remove it"))
-    pairs = zip(table.records, table.rows, strict=True)
+    numbered = [_Record(row, record) for record, row in zip(table.records, table.rows, strict=True)]
     return _each(
-        list(pairs), lambda pair: plugin.parse(pair[0], columns, table.source, pair[1], table.label_names), table
+        numbered, lambda one: plugin.parse(one.fields, columns, table.source, one.row, table.label_names), table.source
     )
 
 
@@ -156,21 +170,24 @@ def _names_of_classes(table: Table, data: DataSection, form: str) -> list[str] |
     return table.label_names.get(str(columns.label))
 
 
-def _each(items: Sequence[Any], read: Callable[[Any], Any], table: Table) -> list[Any]:
-    """Each item as `read` gives it. Raises DataError for those that cannot be read: the first of each kind of mistake,
-    with the other rows and how many there are."""
+class _Record(NamedTuple):
+    row: int
+    fields: Mapping[str, Any]
+
+
+def _each(items: Sequence[Any], read: Callable[[Any], Any], source: str) -> Read:
+    """Each item as `read` gives it, without those that it refuses: of these the first of each kind of mistake, with the
+    other rows and how many there are."""
     found: list[Any] = []
     kinds: dict[tuple[str, str | None], list[tuple[int, Problem]]] = {}
-    for item, row in zip(items, table.rows, strict=True):
+    for item in items:
         try:
             found.append(read(item))
         except DataError as error:
             wrong = error.problems[0]
-            kinds.setdefault((wrong.where, wrong.fix), []).append((row, wrong))
-    if kinds:
-        of_all = f"of {len(items):,} rows are like that"
-        raise DataError(_of_one_kind(wrong, table.source, of_all) for wrong in list(kinds.values())[:SHOWN_KINDS])
-    return found
+            kinds.setdefault((wrong.where, wrong.fix), []).append((item.row, wrong))
+    of_all = f"of {len(items):,} rows are like that"
+    return found, [_of_one_kind(wrong, source, of_all) for wrong in list(kinds.values())[:SHOWN_KINDS]]
 
 
 def _of_one_kind(wrong: Sequence[tuple[int, Problem]], source: str, of_all: str) -> Problem:

@@ -24,6 +24,7 @@ class LabelledRecords:
 
     formats: Sequence[str] = ("labelled",)
     needs_writer = False
+    row_by_row = False
     is_default = False
     unit = "text"
     loses = "lose their end"
