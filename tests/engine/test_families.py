@@ -21,13 +21,15 @@ from lorafy.plugins import plugin_names
 from lorafy.training.paths import StepPath
 from lorafy.types import IGNORE_INDEX, Features
 from tolerances import BFLOAT16_STORED, BFLOAT16_TIMES_TORCH, FLOAT32_ROUNDING
+from vision_models import VISION_MODELS
 
 pytestmark = pytest.mark.usefixtures("compiler")
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 
 def test_every_family_is_here() -> None:
-    assert sorted(FAMILIES) == plugin_names("engine/families")
+    """Those that see are in test_seeing.py."""
+    assert sorted([*FAMILIES, *VISION_MODELS]) == plugin_names("engine/families")
 
 
 Built = Callable[[str], Both]

@@ -19,14 +19,16 @@ from lorafy.encoding.vision import VisionEncoder
 from lorafy.engine.fast_path import build_fast_path
 from lorafy.engine.positions import three_axes
 from lorafy.kernels import reference
+from lorafy.models.parameters import hold_frozen_weights
 from lorafy.models.precision import Precision
 from lorafy.objectives.tokens import TokenCrossEntropy
-from lorafy.training.paths import PlainPath
+from lorafy.training.paths import LARGEST_DIFFERENCE, PlainPath, compare
 from lorafy.types import PICTURE_MARK, Conversation, Features, Message, Picture, PlacedPicture
 from tolerances import FLOAT32_ROUNDING
 from vision_folders import image_processor, vision_tokenizer
 from vision_models import VISION_MODELS
 
+pytestmark = pytest.mark.usefixtures("compiler")
 FAMILIES = list(VISION_MODELS)
 
 
@@ -142,6 +144,21 @@ def test_packed_rows_equal_each_alone(name: str, targets: str, ops: str) -> None
     assert (targets == EVERYTHING) == any(".visual." in n for n in trained)
     for other in (padded, packed):
         assert largest_difference(other, alone) < FLOAT32_ROUNDING
+
+
+@pytest.mark.parametrize("targets", [LANGUAGE, EVERYTHING], ids=["language", "everything"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_in_bfloat16_the_paths_agree_as_a_run_asks(name: str, targets: str) -> None:
+    """The tower computes under autocast then, on both paths."""
+    encoder = make_encoder(name)
+    model = adapted(name, encoder, targets)
+    hold_frozen_weights(model, torch.bfloat16)
+    task = Seeing(encoder)
+    plain = PlainPath(model, task, Precision(torch.bfloat16, CPU), None)  # type: ignore[arg-type]
+    fast = build_fast_path(model, task.objective, torch.bfloat16, CPU, None, patches=encoder.pictures.patches)
+    check = compare(plain, fast, model, encoder.encode(rows()).features)
+    assert not check.one_sided
+    assert check.difference < LARGEST_DIFFERENCE[torch.bfloat16]
 
 
 def test_kept_features_are_those_computed(tmp_path: Path) -> None:

@@ -172,7 +172,9 @@ def test_a_picture_that_goes_away_stops_the_run_with_its_name_and_a_checkpoint(
     assert_same_run(train(config, stopped.path, resume=True), whole)
 
 
-@pytest.mark.parametrize("parts", [["language"], ["language", "vision", "merger"]], ids=len)
+@pytest.mark.parametrize(
+    "parts", [pytest.param(["language"], marks=pytest.mark.slow), ["language", "vision", "merger"]], ids=len
+)
 def test_two_processes_on_mixed_rows_train_as_one(
     base: Path, rows: Path, tmp_path: Path, driver: str, parts: list[str]
 ) -> None:
