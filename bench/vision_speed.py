@@ -12,14 +12,14 @@ language model's linear layers; 16 rows with real pictures in one step, forward,
     padded-all         the same with logits of every token, as trl's collator makes them
 
 A line says processor seconds and seconds of a step (the median of those behind the first one), of the first one, and
-the peak of memory, all in all and above the loaded model. Ratios are made within a round.
+the peak of resident memory during the steps, all in all and above what was there before them. Ratios are made within a
+round. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -129,7 +129,8 @@ def measure(tool: str, base: Path, rows: Path, steps: int) -> dict[str, Any]:
     chosen = [features[index] for index in StepPlan(len(features), ROWS, 0).examples(0)]
     optimizer = make_optimizer(built.method.parameter_groups(built.model), prepared.config.train)
     backward = make_step(tool, prepared, built.model.train(), precision, chosen)
-    loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # loading has a peak of its own
+    loaded = peak_bytes()
     processor, wall = [], []
     for _ in range(steps):
         before, started = time.process_time(), time.perf_counter()
@@ -138,14 +139,14 @@ def measure(tool: str, base: Path, rows: Path, steps: int) -> dict[str, Any]:
         optimizer.zero_grad(set_to_none=False)
         processor.append(time.process_time() - before)
         wall.append(time.perf_counter() - started)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_bytes()
     facts = describe_environment()
     return {
         "processor_seconds": statistics.median(processor[1:]),
         "seconds": statistics.median(wall[1:]),
         "first_processor_seconds": processor[0],
-        "peak_bytes": peak * 1024,
-        "peak_above_model_bytes": (peak - loaded) * 1024,
+        "peak_bytes": peak,
+        "peak_above_model_bytes": peak - loaded,
         "loss": loss,
         "dtype": precision.name,
         "num_tokens": sum(map(len, chosen)),
@@ -153,6 +154,12 @@ def measure(tool: str, base: Path, rows: Path, steps: int) -> dict[str, Any]:
         "processor": facts["processor"],
         "packages": facts["packages"],
     }
+
+
+def peak_bytes() -> int:
+    """The most memory that was resident since the mark was set back."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
 def make_step(tool: str, prepared: Any, model: Any, precision: Any, chosen: Sequence[Features]) -> Callable[[], float]:

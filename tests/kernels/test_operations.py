@@ -10,6 +10,7 @@ from cases import GAPS, RAGGED, Columns, add_norm_case, attention_case, drop_cas
 from lorafy.kernels import compiled, reference
 from tolerances import FLOAT32_ROUNDING, SCORE_ROUNDING
 
+pytestmark = pytest.mark.usefixtures("registers")
 every_p = pytest.mark.parametrize("p", [0, 0.1, 0.5])
 
 # ---- lora_linear

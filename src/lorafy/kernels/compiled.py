@@ -1,4 +1,5 @@
-"""The operations of reference.py on a CPU: large products by torch, the rest by the library of build.py.
+"""The operations of reference.py on a CPU: large products by torch, the rest by the library of build.py; some by
+narrow.py, where that is faster.
 
 bf16 or float32 activations, contiguous in each row; everything inside is float32. The backward passes are written out:
 frozen weights get no gradient, and a dropout mask is computed again, never kept.
@@ -14,6 +15,7 @@ import torch
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from . import narrow
 from .build import load_library
 from .nouns import Dropout, Linear, Norm, Rotary, Sequences
 
@@ -69,6 +71,9 @@ def _rows(x: torch.Tensor) -> torch.Tensor:
 
 
 def lora_linear(x: torch.Tensor, linear: Linear, seeds: torch.Tensor | None) -> torch.Tensor:
+    drops = seeds is not None and any(part.dropout.p > 0 for part in linear.parts)
+    if narrow.NARROW and x.dtype == torch.float32 and not drops:
+        return narrow.lora_linear(x, linear)
     return _LoraLinear.apply(x, linear, seeds, *(tensor for part in linear.parts for tensor in part.matrices))
 
 
@@ -138,6 +143,9 @@ def _table(
 def attention(
     q: torch.Tensor, kv: torch.Tensor | None, sequences: Sequences, dropout: Dropout, seeds: torch.Tensor | None
 ) -> torch.Tensor:
+    drops = seeds is not None and dropout.p > 0
+    if narrow.NARROW and q.dtype == torch.float32 and not drops and sequences.longest >= narrow.LONG:
+        return narrow.attention(q, kv, sequences)
     return _Attention.apply(q, kv, sequences, dropout, seeds)
 
 
