@@ -1,7 +1,7 @@
 """Operations in float32 by torch's own products, for processors without AVX-512, where nothing is dropped.
 
-The C++ of cpu/ keeps tiles of sums in registers of 64 bytes. AVX2 has half of them at half the width, so that they spill:
-there LoRA's products took 2 to 5 times as long as torch's, attention over 140 tokens 14 times (docs/log.md).
+The C++ of cpu/ keeps tiles of sums in registers of 64 bytes. AVX2 has half of them at half the width, so that they
+spill: there LoRA's products took 2 to 5 times as long as torch's, attention over 140 tokens 14 times (docs/log.md).
 """
 
 from __future__ import annotations
