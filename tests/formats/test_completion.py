@@ -142,6 +142,19 @@ def test_the_first_of_several_answers_is_taken(answers: Any, asked: str) -> None
     assert one({asked: "why?", "data": {"answers": answers}}, Columns(completion="data.answers")) == expected
 
 
+def test_question_and_answer_may_be_lists_of_turns() -> None:
+    """As trl has them."""
+    prompt = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Say 0"}]
+    answer = {"role": "assistant", "content": "0"}
+    expected = [("system", "Be short."), ("user", "Say 0"), ("assistant", "0")]
+    assert one({"prompt": prompt, "completion": [answer]}) == expected
+    assert one({"prompt": prompt, "completion": "0"}) == expected
+    assert one({"prompt": [*prompt, answer, prompt[1]], "completion": [answer]}) == [*expected, *expected[1:]]
+    assert one({"prompt": prompt}, answered=False) == expected[:2]
+    with pytest.raises(DataError, match="turn 3 is 'user' after 'user'"):
+        one({"prompt": [*prompt, prompt[1]], "completion": [answer]})
+
+
 @pytest.mark.parametrize("answer", ["", " ", None, float("nan"), [], [None]])
 def test_an_empty_answer_is_left_to_the_caller(answer: Any) -> None:
     assert one({"question": "why?", "answer": answer}) == [("user", "why?"), ("assistant", "")]

@@ -66,6 +66,10 @@ OF_BYTES: Said = [("user", f"{P}What?", ["bytes"]), ("assistant", "A cat.", [])]
 SHAPES: dict[str, tuple[dict[str, Any], Said]] = {
     "LLaMA-Factory": ({"messages": talk("<image>What?"), "images": ["a.jpg"]}, ASKED),
     "a string": ({"messages": talk("<image>What?"), "images": "a.jpg"}, ASKED),
+    "trl, prompt and completion": (
+        {"prompt": talk([{"type": "image"}, text("What?")])[:1], "completion": talk("")[1:], "images": ["a.jpg"]},
+        ASKED,
+    ),
     "a list in csv": ({"messages": json.dumps(talk("<image>What?")), "images": '["a.jpg"]'}, ASKED),
     "LLaVA": (
         {

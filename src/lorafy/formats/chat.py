@@ -63,7 +63,13 @@ def parse(
     Raises DataError where the turns are no such list, user and assistant do not take turns, or pictures and the marks
     for them do not match.
     """
-    turns = [_turn(turn, number, row) for number, turn in enumerate(_turns(record, columns, row), start=1)]
+    return of_turns(_turns(record, columns, row), record, columns, source, row)
+
+
+def of_turns(said: Sequence[Any], record: Mapping[str, Any], columns: Columns, source: str, row: int) -> Conversation:
+    """The conversation of a list of turns, with the record's pictures and system message. Raises DataError as `parse`
+    does."""
+    turns = [_turn(turn, number, row) for number, turn in enumerate(said, start=1)]
     _check_order([role for role, _ in turns], row)
     messages = place_pictures(turns, pictures_in(record, columns, row), Place(WHERE, f"row {row}"))
     own = messages.pop(0).content if messages[0].role == "system" else ""

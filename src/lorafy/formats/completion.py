@@ -10,6 +10,7 @@ from ..pictures.placing import Turn, place_pictures
 from ..pictures.references import Place
 from ..types import Conversation, Problem
 from . import USUAL_IMAGES, ColumnSearch, cell, filled, pictures_in, value_at
+from .chat import of_turns
 from .labelled import USUAL_LABEL
 
 PRECEDENCE = 20
@@ -133,13 +134,18 @@ def parse(
     """One record as system (where there is one), user and, where a completion was resolved, assistant. Pictures are
     part of the question.
 
-    An empty question or answer becomes "": the caller counts and names such rows. Raises DataError where a part is
-    neither a text nor a number.
+    An empty question or answer becomes "": the caller counts and names such rows. Question and answer may be lists of
+    turns, as trl has them. Raises DataError where a part is none of these, and neither a text nor a number.
     """
 
     def text(column: str | int | None, part: str) -> str:
         return "" if column is None else filled(cell(record, _answers_text(record, str(column)), part, row))
 
+    asked, answered = _turns(record, columns.prompt), _turns(record, columns.completion)
+    if asked:
+        if columns.completion is not None and not answered:
+            answered = [{"role": "assistant", "content": text(columns.completion, "completion")}]
+        return of_turns([*asked, *answered], record, columns, source, row)
     question, about = text(columns.prompt, "prompt"), text(columns.input, "input")
     system = text(columns.system, "system")
     turns: list[Turn] = [("system", [system])] if system else []
@@ -148,6 +154,13 @@ def parse(
         turns.append(("assistant", [text(columns.completion, "completion")]))
     place = Place("data.columns.images", f"row {row}")
     return Conversation(tuple(place_pictures(turns, pictures_in(record, columns, row), place)), source, row)
+
+
+def _turns(record: Mapping[str, Any], column: str | int | None) -> list[Any]:
+    """The turns that a cell holds; none where it holds something else."""
+    value = None if column is None else value_at(record, str(column), whole=True)
+    is_list = isinstance(value, list) and all(isinstance(turn, Mapping) and "role" in turn for turn in value)
+    return value if isinstance(value, list) and is_list else []
 
 
 def _answers_text(record: Mapping[str, Any], column: str) -> str:
