@@ -28,6 +28,8 @@ from lorafy.machine.environment import processor_name
 ROOT = Path(__file__).resolve().parents[1]
 ROWS = ROOT.parent / "shared" / "data" / "vlm"
 BATCH_SIZE = 19
+MAX_PIXELS = 65_536
+"""64 tokens a picture at most: enough to tell these apart."""
 METHODS: dict[str, dict[str, Any]] = {
     "full": {"adapter": {"method": "full"}, "learning_rate": 3e-3, "steps": 240, "final_norm": 1.0},
     "lora": {"adapter": {"r": 32, "alpha": 64}, "learning_rate": 5e-3, "steps": 400, "final_norm": 20.0},
@@ -60,7 +62,11 @@ def measure(method: str, seed: int, folder: Path) -> dict[str, Any]:
     recipe = {
         "run": {"name": "run", "seed": seed, "output_dir": str(folder)},
         "model": {"path": str(base)},
-        "data": {"train": str(ROWS / "train.jsonl"), "validation": str(ROWS / "test.jsonl")},
+        "data": {
+            "train": str(ROWS / "train.jsonl"),
+            "validation": str(ROWS / "test.jsonl"),
+            "max_pixels": MAX_PIXELS,
+        },
         "adapter": settings["adapter"],
         "train": {
             "max_steps": settings["steps"],
@@ -91,6 +97,7 @@ def measure(method: str, seed: int, folder: Path) -> dict[str, Any]:
         "shared": sum(shared),
         "shared_exact": sum(one for one, among in zip(right, shared, strict=True) if among),
         "shared_exact_shifted": sum(one for one, among in zip(shifted, shared, strict=True) if among),
+        "max_pixels": MAX_PIXELS,
         "steps": summary["num_steps"],
         "fast_steps": summary["fast_steps"],
         "seconds": summary["seconds"],
