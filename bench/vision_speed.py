@@ -127,7 +127,8 @@ def measure(tool: str, base: Path, rows: Path, steps: int) -> dict[str, Any]:
     hold_frozen_weights(built.model, precision.dtype)
     features = prepared.features["train"]
     chosen = [features[index] for index in StepPlan(len(features), ROWS, 0).examples(0)]
-    optimizer = make_optimizer(built.method.parameter_groups(built.model), prepared.config.train)
+    groups = built.method.parameter_groups(built.model, prepared.config.adapter)
+    optimizer = make_optimizer(groups, prepared.config.train)
     backward = make_step(tool, prepared, built.model.train(), precision, chosen)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # loading has a peak of its own
     loaded = peak_bytes()

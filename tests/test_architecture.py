@@ -20,7 +20,7 @@ from lorafy.plugins import plugin_names
 SOURCE = Path(lorafy.__file__).parent
 
 FLOORS = {
-    "types": 0, "contracts": 0, "plugins": 0,
+    "types": 0, "contracts": 0, "adapter_contract": 0, "plugins": 0,
     "config": 1, "run_directory": 1, "machine": 1, "metrics": 1, "pictures": 1,
     "formats": 2, "objectives": 2, "encoding": 2, "trackers": 2, "kernels": 2,
     "models": 3, "data": 3, "engine": 3,
@@ -34,7 +34,7 @@ TOP = 7
 APART = {2, 3, 4}
 """On these floors a room imports no neighbour."""
 
-ONLY_TYPING = {("contracts", "config"), ("contracts", "metrics")}
+ONLY_TYPING = {("contracts", "config"), ("contracts", "metrics"), ("adapter_contract", "config")}
 """The seams name sections of the tree in their signatures, and import them for the type checker alone."""
 
 ALONE = "scratch"
@@ -105,9 +105,10 @@ def test_scratch_stands_apart() -> None:
 
 
 def test_what_is_imported_for_types_only_stays_so() -> None:
-    tree = ast.parse((SOURCE / "contracts.py").read_text(encoding="utf-8"))
-    at_run_time = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level]
-    assert [node.module for node in at_run_time] == ["types"]
+    for name, modules in (("contracts", ["types"]), ("adapter_contract", [])):
+        tree = ast.parse((SOURCE / f"{name}.py").read_text(encoding="utf-8"))
+        at_run_time = [node for node in tree.body if isinstance(node, ast.ImportFrom) and node.level]
+        assert [node.module for node in at_run_time] == modules
 
 
 def test_every_floor_names_a_room_that_is_there() -> None:
@@ -146,9 +147,10 @@ def _names_encoding(call: ast.Call) -> bool:
 
 
 PUBLIC = {
-    "Answer", "Classifier", "ConfigError", "DataError", "Interrupted", "LanguageModel", "ModelError",
+    "Adapters", "Answer", "Classifier", "ConfigError", "DataError", "Interrupted", "LanguageModel", "ModelError",
     "MultiLabelClassifier", "MultiLabelPrediction", "NonFiniteLoss", "Prediction", "Regressor", "Run", "RunError",
-    "UserError", "ValuePrediction", "__version__", "evaluate", "load", "merge", "train", "verify",
+    "UserError", "ValuePrediction", "__version__", "combine", "compare", "evaluate", "load", "merge",
+    "train", "train_all", "verify",
 }  # fmt: skip
 
 
@@ -163,7 +165,7 @@ def test_public_names() -> None:
 
 
 TASK_NAMES = re.compile(r"causal_lm|CausalLM|isinstance\(.*(Classification|CausalLM)")
-METHOD_NAMES = re.compile(r'"(lora|full|none)"')
+METHOD_NAMES = re.compile(r'"(lora|adalora|dora|pissa|olora|loftq|full|none)"')
 KNOWS_TASKS = ("tasks/", "engine/families/", "config/")
 KNOWS_METHODS = ("adapters/", "config/schema.py")
 

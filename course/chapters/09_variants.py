@@ -192,12 +192,33 @@ plt.show()
 # dequantised $W$ to the layers below, and nothing is ever written back to $W$.
 #
 # What QLoRA saves is memory, not time: dequantising is extra work. (The paper also quantises the scales themselves, "double quantization", and moves Adam's state out of the
-# GPU when memory is short, "paged optimizers".) In practice: `bitsandbytes` on a GPU and `BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")` in transformers.
+# GPU when memory is short, "paged optimizers".) In lorafy it is one line of the recipe, `model: {quantise: nf4}`, which needs `pip install bitsandbytes`.
+#
+# LoRA could also start with what the rounding lost, instead of starting at zero. That is LoftQ (Li et al. 2023): $A$ and $B$ begin as the best approximation of rank $r$ of $W - \mathrm{dequant}(W_{4\,\mathrm{bit}})$,
+# which the singular value decomposition gives. How much of it fits into rank 8?
 
 # %% [markdown] lang="zh"
 # 两者都学会了新任务。$W$ 的舍入留下一点误差：它是满秩的，LoRA 只能补上一部分。梯度*穿过*反量化后的 $W$ 传到下面的层，但从不写回 $W$。
 #
-# QLoRA 省的是内存，不是时间：反量化是额外的工作。（论文还把缩放系数本身也量化，叫"双重量化"；显存紧张时把 Adam 的状态移出 GPU，叫"分页优化器"。）实际使用：在 GPU 上装 `bitsandbytes`，在 transformers 里用 `BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")`。
+# QLoRA 省的是内存，不是时间：反量化是额外的工作。（论文还把缩放系数本身也量化，叫"双重量化"；显存紧张时把 Adam 的状态移出 GPU，叫"分页优化器"。）在 lorafy 里，它只是配方里的一行：`model: {quantise: nf4}`，需要先 `pip install bitsandbytes`。
+#
+# LoRA 也可以不从零开始，而从舍入丢掉的那部分开始。这就是 LoftQ（Li 等，2023）：$A$ 和 $B$ 的初值，是 $W - \mathrm{dequant}(W_{4\,\mathrm{bit}})$ 的最佳秩 $r$ 近似，由奇异值分解得到。秩 8 能装下多少？
+
+# %%
+lost = W - dequantise(*quantise(W, nf4), nf4, W.shape)
+for name, matrix in (
+    (label(en="what rounding lost", zh="舍入丢掉的部分"), lost),
+    (label(en="the secret change", zh="秘密的改变"), secret),
+):
+    squares = torch.linalg.svdvals(matrix).square()
+    share = (squares[:8].sum() / squares.sum()).item()
+    say(en=f"{name}: rank 8 holds {share:.1%} of its squares", zh=f"{name}：秩 8 能装下其平方和的 {share:.1%}")
+
+# %% [markdown] lang="en"
+# Little: rounding is nearly noise, and noise has no few directions that matter. LoftQ mends a little of it; the rest stays.
+
+# %% [markdown] lang="zh"
+# 很少：舍入误差近乎噪声，而噪声没有少数几个主要方向。LoftQ 补上一点，其余的仍在。
 
 # %% [markdown] lang="en"
 # ## 9.2 AdaLoRA: each layer the rank that it needs
@@ -299,13 +320,13 @@ say(
 # %% [markdown] lang="en"
 # It found out by itself who needs how much. (The third layer has nothing to learn: its $\lambda$ never leave zero.)
 #
-# One line in the loop above is easily forgotten: `update_and_allocate`. peft cannot call it for you. Without it the code runs, the loss falls, and nothing is
+# One line in the loop above is easily forgotten: `update_and_allocate`. peft cannot call it for you (lorafy does, with `adapter: {method: adalora}`). Without it the code runs, the loss falls, and nothing is
 # reallocated at all:
 
 # %% [markdown] lang="zh"
 # 谁需要多少，它自己找出来了。（第三层没有东西可学，它的 $\lambda$ 一直是零。）
 #
-# 上面的循环里有一行很容易忘：`update_and_allocate`。peft 没法替你调用它。忘了它，代码照跑，损失照降，可是秩根本没有重新分配：
+# 上面的循环里有一行很容易忘：`update_and_allocate`。peft 没法替你调用它（lorafy 会替你调用：`adapter: {method: adalora}`）。忘了它，代码照跑，损失照降，可是秩根本没有重新分配：
 
 # %%
 forgotten = train_adalora(reallocate=False)
@@ -666,9 +687,20 @@ say(
 # lorafy chat runs/qwen3_vl-1                                       # /image cat.jpg, then your question
 # ```
 #
-# ## 9.7 And in lorafy?
+# ## 9.7 Which one should you take?
 #
-# lorafy has the methods that it can verify from end to end. These are they:
+# In lorafy each of these is a line or two of the recipe:
+#
+# | variant | in the recipe |
+# |---|---|
+# | QLoRA, LoftQ | `model: {quantise: nf4}`, and for LoftQ `adapter: {method: loftq}` |
+# | AdaLoRA | `adapter: {method: adalora}` |
+# | LoRA+, rsLoRA | `adapter: {lr_ratio: 16}`, `adapter: {use_rslora: true}` |
+# | DoRA: a trained length for each output of a layer | `adapter: {method: dora}` |
+# | PiSSA, OLoRA: $A$ and $B$ start inside $W$ | `adapter: {method: pissa}`, `adapter: {method: olora}` |
+# | several adapters | `adapters: {spam: runs/a-1, topic: runs/b-1}` |
+#
+# And which is the best? Papers answer with tables of their own. Ask your data instead: `lorafy compare` trains the methods that you name on the same rows and the same seed, and puts an interval around every figure.
 
 # %% [markdown] lang="zh"
 # 这是好现象：换了图片，就一个也对不上了。用你自己的数据也做一做这个测试。lorafy 测试所用的那套数据里，一半的问题只出现过一次，从不看图的模型也能答对一半。
@@ -682,19 +714,55 @@ say(
 # lorafy chat runs/qwen3_vl-1                                       # 先输入 /image cat.jpg，再提问
 # ```
 #
-# ## 9.7 lorafy 里有哪些？
+# ## 9.7 该选哪一个？
 #
-# lorafy 只提供它能从头到尾验证的方法，目前有这些：
+# 在 lorafy 里，每一种都只是配方里的一两行：
+#
+# | 变体 | 配方里的写法 |
+# |---|---|
+# | QLoRA、LoftQ | `model: {quantise: nf4}`；LoftQ 再加 `adapter: {method: loftq}` |
+# | AdaLoRA | `adapter: {method: adalora}` |
+# | LoRA+、rsLoRA | `adapter: {lr_ratio: 16}`、`adapter: {use_rslora: true}` |
+# | DoRA：每个输出多训练一个长度 | `adapter: {method: dora}` |
+# | PiSSA、OLoRA：$A$ 和 $B$ 从 $W$ 内部开始 | `adapter: {method: pissa}`、`adapter: {method: olora}` |
+# | 多个适配器 | `adapters: {spam: runs/a-1, topic: runs/b-1}` |
+#
+# 哪一个最好？每篇论文都有自己的表格。不如问问你自己的数据：`lorafy compare` 用同样的数据、同样的种子训练你点名的方法，并给每个数字画出区间。
 
 # %%
-from typing import get_args
+import tempfile
 
-from lorafy.config.schema import AdapterSection
+from rich.console import Console
 
-print(", ".join(get_args(AdapterSection.model_fields["method"].annotation)))
+import lorafy
+
+DATA = None  # your own file, or None for the messages that lorafy brings
+data = DATA or str(Path(lorafy.__file__).parent / "demo" / "sms.csv")
+runs = tempfile.mkdtemp()
+recipe = {
+    "model": {"path": "minilm"},
+    "data": {"train": data},
+    "train": {"max_steps": 30},
+    "run": {"output_dir": runs},
+}
+found = lorafy.compare(recipe, methods=["lora", "lora+", "dora"], console=Console(quiet=True))
+
+for row in found["rows"]:
+    low, high = row["accuracy_interval"]
+    say(
+        en=f"{row['title']:8} accuracy {row['accuracy']:.1%} ({low:.1%} to {high:.1%}), {row['seconds']:.0f} s",
+        zh=f"{row['title']:8} 准确率 {row['accuracy']:.1%}（{low:.1%} 到 {high:.1%}），{row['seconds']:.0f} 秒",
+    )
+
+picture = plt.imread(Path(found["directory"]) / "plots" / "compare.png")  # report.html beside it shows more
+figure, axes = plt.subplots(figsize=(12, 12 * picture.shape[0] / picture.shape[1]))
+axes.imshow(picture)
+axes.set_axis_off()
+plt.show()
 
 # %% [markdown] lang="en"
-# What is not in this list you get from peft, as in the cells above: an adapter is an adapter.
+# Look at the intervals before you look at the order: where they overlap, this data cannot tell the methods apart. More seeds tell more: `lorafy compare RECIPE --methods lora dora adalora --seeds 3` also takes the difference to LoRA seed by seed.
+# What came out on SST-2, AG News and E2E, with three seeds, stands in `docs/methods.md`. In short: take LoRA. Take another method for a reason that you can name (memory: QLoRA), and measure whether it holds.
 #
 # ## Exercise
 #
@@ -702,7 +770,8 @@ print(", ".join(get_args(AdapterSection.model_fields["method"].annotation)))
 # weight then? And how many GB does it save on a model with 65 billion weights?
 
 # %% [markdown] lang="zh"
-# 这个列表之外的，可以像上面的单元格那样用 peft 来做：适配器都是一样的适配器。
+# 先看区间，再看名次：区间重叠的地方，这些数据分不出方法的高下。多用几个种子能看得更清楚：`lorafy compare RECIPE --methods lora dora adalora --seeds 3` 还会逐个种子地算出与 LoRA 的差。
+# 在 SST-2、AG News 和 E2E 上各用三个种子的结果，见 `docs/methods.md`。一句话：先用 LoRA。换别的方法，要有说得出的理由（例如内存：QLoRA），并且测一测这个理由是否成立。
 #
 # ## 练习
 #

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     __version__: str
-    from .api import Run, evaluate, load, merge, train, verify
+    from .api import Run, combine, compare, evaluate, load, merge, train, train_all, verify
+    from .inference.adapters import Adapters
     from .inference.classify import Classifier, Prediction
     from .inference.generate import Answer
     from .inference.language_model import LanguageModel
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from .types import ConfigError, DataError, Interrupted, ModelError, NonFiniteLoss, RunError, UserError
 
 _HOMES = {
-    "api": ("Run", "evaluate", "load", "merge", "train", "verify"),
+    "api": ("Run", "combine", "compare", "evaluate", "load", "merge", "train", "train_all", "verify"),
+    "inference.adapters": ("Adapters",),
     "inference.classify": ("Classifier", "Prediction"),
     "inference.generate": ("Answer",),
     "inference.language_model": ("LanguageModel",),
@@ -28,6 +30,7 @@ _HOMES = {
 `lorafy --help` import no torch."""
 
 __all__ = [
+    "Adapters",
     "Answer",
     "Classifier",
     "ConfigError",
@@ -45,10 +48,13 @@ __all__ = [
     "UserError",
     "ValuePrediction",
     "__version__",
+    "combine",
+    "compare",
     "evaluate",
     "load",
     "merge",
     "train",
+    "train_all",
     "verify",
 ]
 

@@ -1,12 +1,11 @@
-"""The seams, as protocols, on one page. A plug-in is one file (or folder) in a seam's folder; its name is that in YAML.
+"""The seams, as protocols. A plug-in is one file (or folder) in a seam's folder; its name is that in YAML.
 
-How it is found: plugins.py.
+The seam adapters/: adapter_contract.py. How plug-ins are found: plugins.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,7 +23,7 @@ from .types import (
 )
 
 if TYPE_CHECKING:
-    from .config.schema import AdapterSection, Columns
+    from .config.schema import Columns
     from .metrics import Metric
 
 
@@ -145,11 +144,15 @@ class Task(Protocol):
     def settings(self) -> dict[str, Any]:
         """Fields of the manifest, beside name and max_length, from which `TaskKind.restore` makes the task again."""
 
-    def load_base(self, section: Any, seed: int) -> Any:
-        """The pretrained model (a BaseModel) that this model section names; a new head's values by the seed."""
+    def load_base(self, section: Any, seed: int, shelf: Any = None) -> Any:
+        """The pretrained model (a BaseModel) that this model section names; a new head's values by the seed. shelf: a
+        Shelf of models/, where its weights may be already; None: they are this model's alone."""
 
     def check_data(self, corpus: Any, encoded: Mapping[str, Encoded]) -> list[Finding]:
         """Findings of its own pre-flight, with tokenizer and features at hand, beside the checks of preflight/."""
+
+    def unlearned_tokens(self, model: Any, features: Sequence[Features]) -> list[int]:
+        """Tokens that the base model has to write for these, and cannot mean: pretraining never showed them."""
 
     def check_model(self, model: Any) -> list[Finding]:
         """Findings on what the model to be trained, still on the CPU, cannot learn."""
@@ -277,109 +280,6 @@ class TaskKind(Protocol):
 
     def probe_examples(self) -> list[Any]:
         """Some inputs for a model that brings no probe."""
-
-
-class AdapterMethod(Protocol):
-    """adapters/: what of a model is trained, and how that lies on disk. The file defines `METHOD`, an object of a class
-    that names this one as its base: what is written here is the usual case."""
-
-    title: str
-    """The method's name in messages and tables, such as `head only`."""
-    learning_rate: float
-    """The peak learning rate where the recipe names none."""
-    folder: str
-    """Name of the folder in the run directory where what was trained is written."""
-    weights: str
-    """Name of the file of tensors in that folder."""
-    keeps_base: bool = True
-    """Whether it leaves the base's own weights as they were, so that it needs them again."""
-    needs_head: bool = False
-    """Whether it trains nothing but a head, and so nothing at all in a model without one."""
-    merges: bool = False
-    """Whether `merge` does something."""
-    compare_order: int | None = None
-    """Its place among the methods that `lorafy compare` trains; None: it is not one of them."""
-
-    def attach(self, model: Any, request: Attachment) -> Attached:
-        """Freezes and adds parameters. Trainable ones are fp32."""
-        ...
-
-    def parameter_groups(self, model: Any) -> list[ParameterGroup]:
-        """All that is trained, each group with its factor on the learning rate."""
-        return [ParameterGroup([parameter for parameter in model.parameters() if parameter.requires_grad])]
-
-    def after_update(self, model: Any, step: int) -> None:
-        """Called behind each update, while the gradients are still there. step: counted from 1."""
-        return None
-
-    def state(self, model: Any) -> dict[str, Any]:
-        """What of the method a checkpoint has to hold beside the trained tensors: tensors and plain values."""
-        return {}
-
-    def load_state(self, model: Any, state: Mapping[str, Any]) -> None:
-        """Puts `state` back."""
-        return None
-
-    def save(self, model: Any, folder: Path, head: Sequence[str]) -> None:
-        """Writes what was trained into `folder`, which is there. `model` is left as it is."""
-        ...
-
-    def claims(self, folder: Path) -> bool:
-        """Whether it loads what another tool wrote there."""
-        return False
-
-    def base_section(self, section: Any, folder: Path) -> Any:
-        """Where to load the model from onto which `load` puts what was trained: the recipe's model section."""
-        return section
-
-    def load(self, base: Any, folder: Path, head: Sequence[str]) -> Any:
-        """The model with what was trained in it. Raises ModelError where a tensor is missing or has no place."""
-        ...
-
-    def merge(self, model: Any) -> Any:
-        """One ordinary model with the same outputs. May change `model`; use what it returns."""
-        return model
-
-    def as_base(self, model: Any, head: Sequence[str], load_base: Callable[[], Any]) -> AbstractContextManager[Any]:
-        """A model that computes as the base does, as far as that can differ: under the trained head, unless the head is
-        what was trained. load_base: loads the base again, as ready as `model` is."""
-        ...
-
-
-@dataclass(frozen=True)
-class Attachment:
-    """What a method is told of the model and of the run.
-
-    head: names of modules beside the base. base_name: how the adapter's file names its base. task_type: peft's.
-    num_steps: optimizer steps of the whole run. parts: a ChosenParts of models/; None: the model is of one part.
-    """
-
-    config: AdapterSection
-    head: Sequence[str]
-    base_name: str
-    task_type: str
-    num_steps: int
-    parts: Any = None
-
-    def trains(self, name: str) -> bool:
-        """Whether a module or parameter is of a part that is trained. What is of another one has to stay frozen."""
-        return self.parts is None or self.parts.trains(name)
-
-
-@dataclass(frozen=True)
-class Attached:
-    """The model to train, and the layers that got something, for the table of what matched."""
-
-    model: Any
-    targets: Sequence[Any] = ()
-
-
-@dataclass(frozen=True)
-class ParameterGroup:
-    """Trained parameters, and the factor on the learning rate that is theirs."""
-
-    parameters: list[Any]
-    lr_scale: float = 1.0
 
 
 class Tracker(Protocol):

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from .contracts import AdapterMethod
+from .adapter_contract import AdapterMethod
 from .types import ConfigError, Problem
 
 if TYPE_CHECKING:

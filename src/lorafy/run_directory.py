@@ -28,6 +28,7 @@ class RunDirectory:
     preflight = property(lambda self: self.path / "preflight.json")
     metrics = property(lambda self: self.path / "metrics.jsonl")
     hardware = property(lambda self: self.path / "hardware.jsonl")
+    ranks = property(lambda self: self.path / "ranks.jsonl")
     tensorboard = property(lambda self: self.path / "tensorboard")
     checkpoints = property(lambda self: self.path / "checkpoints")
     adapter = property(lambda self: self.path / "adapter")
@@ -35,6 +36,7 @@ class RunDirectory:
     head = property(lambda self: self.path / "head")
     summary = property(lambda self: self.path / "summary.json")
     eval_results = property(lambda self: self.path / "eval_results.json")
+    comparison = property(lambda self: self.path / "comparison.json")
     compare_results = property(lambda self: self.path / "compare_results.json")
     plots = property(lambda self: self.path / "plots")
     report = property(lambda self: self.path / "report.html")
@@ -74,7 +76,7 @@ class RunDirectory:
         """Raises RunError where a part that is written or removed is a link that leads out of the run: those would be
         somebody's other files. The other files are replaced, never written through."""
         folders = (self.plots, self.tensorboard, self.checkpoints)
-        parts = [self.metrics, self.hardware, self.path / ".lock", *folders]
+        parts = [self.metrics, self.hardware, self.ranks, self.path / ".lock", *folders]
         parts += [part for folder in folders for part in folder.glob("*")]
         home = self.path.resolve()
         outside = sorted(str(part) for part in parts if part.is_symlink() and not part.resolve().is_relative_to(home))

@@ -14,8 +14,8 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
+from lorafy.adapter_contract import Attachment
 from lorafy.config.schema import AdapterSection
-from lorafy.contracts import Attachment
 from lorafy.models.load import BaseModel
 from lorafy.models.parts import choose_parts, parts_of_vision_language
 from lorafy.models.precision import Precision

@@ -33,7 +33,7 @@ def mistakes(tree: dict[str, Any], overrides: tuple[str, ...] = ()) -> list[tupl
         ({"train": {"seed": 8}}, "train.seed", "unknown key", "run.seed?"),
         ({"trian": {"batch_size": 8}}, "trian", "unknown key", "did you mean train?"),
         ({"data": {"train": "a.csv", "columns": {"texts": "a"}}}, "data.columns.texts", "unknown", "columns.text?"),
-        ({"zzz": 1}, "zzz", "unknown key", "run, model, task, data, adapter, train, generation, trackers"),
+        ({"zzz": 1}, "zzz", "unknown key", "run, model, task, data, adapter, train, generation, adapters, trackers"),
         # Wrong types.
         ({"train": {"batch_size": "many"}}, "train.batch_size", "a valid integer, but it is 'many'", ""),
         ({"train": {"batch_size": 3.5}}, "train.batch_size", "fractional part, but it is 3.5", ""),
@@ -53,7 +53,7 @@ def mistakes(tree: dict[str, Any], overrides: tuple[str, ...] = ()) -> list[tupl
         ({"train": {"learning_rate": -1}}, "train.learning_rate", "greater than 0, but it is -1", ""),
         ({"train": {"batch_size": -8}}, "train.batch_size", "greater than or equal to 1, but it is -8", ""),
         ({"adapter": {"dropout": 1}}, "adapter.dropout", "less than 1, but it is 1", ""),
-        ({"adapter": {"method": "lorra"}}, "adapter.method", "'lora', 'full' or 'none', but it is 'lorra'", ""),
+        ({"adapter": {"method": "lorra"}}, "adapter.method", "'loftq', 'full' or 'none', but it is 'lorra'", ""),
         ({"adapter": {"target_modules": []}}, "adapter.target_modules", "the list is empty", "use auto"),
         ({"run": {"name": "a/b"}}, "run.name", "letters, digits, dots, - and _", ""),
         ({"model": {"path": ""}}, "model.path", "should not be empty", ""),

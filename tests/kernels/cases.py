@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from against_float64 import Case, Tensors, draw
 
-from lorafy.kernels.nouns import SITES, Dropout, Linear, LoraPart, Norm, Rotary, Sequences
+from lorafy.kernels.nouns import SITES, Dropout, Linear, LoraPart, Norm, Rotary, Sequences, TokenRows
 from lorafy.types import IGNORE_INDEX
 
 Columns = Sequence[tuple[int, int]]
@@ -154,8 +154,10 @@ def rotary_case(num_rows: int, num_heads: int, width: int, rest: int, *, normed:
     return Case(call, {"x": draw(num_rows, num_heads * width + rest, seed=9)}, {})
 
 
-def cross_entropy_case(num_rows: int, width: int, vocabulary: int, *, bias: bool = False, unlabelled: int = 0) -> Case:
-    """unlabelled: so many rows at the end, and one at the start, have no label."""
+def cross_entropy_case(
+    num_rows: int, width: int, vocabulary: int, *, bias: bool = False, unlabelled: int = 0, trained: bool = False
+) -> Case:
+    """unlabelled: so many rows at the end, and one at the start, have no label. trained: three rows of W are."""
     weight = draw(vocabulary, width, seed=1, scale=2 * width**-0.5)
     biases = draw(vocabulary, seed=2) if bias else None
     labels = torch.randint(0, vocabulary, (num_rows,), generator=torch.Generator().manual_seed(3))
@@ -165,11 +167,16 @@ def cross_entropy_case(num_rows: int, width: int, vocabulary: int, *, bias: bool
     def call(ops: Any, inputs: Tensors, dtype: torch.dtype) -> list[torch.Tensor]:
         single = torch.float32 if dtype == torch.bfloat16 else dtype
         linear = Linear(weight.to(dtype), None if biases is None else biases.to(single), [])
-        loss, num_correct = ops.cross_entropy(inputs["x"], linear, labels)
+        rows = None
+        if trained:
+            rows = TokenRows(tokens, inputs["values"], weight[tokens].to(single))
+        loss, num_correct = ops.cross_entropy(inputs["x"], linear, labels, rows)
         assert not num_correct.requires_grad
         return [loss[None, None]]
 
-    return Case(call, {"x": draw(num_rows, width, seed=9)}, {})
+    tokens = torch.tensor([vocabulary - 1, 0, vocabulary // 2])
+    values = {"values": draw(3, width, seed=10, scale=2 * width**-0.5)} if trained else {}
+    return Case(call, {"x": draw(num_rows, width, seed=9)}, values)
 
 
 PASSES = {

@@ -62,6 +62,14 @@ def test_cross_entropy(check: Check, bias: bool, num_rows: int, width: int, voca
     check(cross_entropy_case(num_rows, width, vocabulary, bias=bias, unlabelled=num_rows // 5))
 
 
+@every_type
+@pytest.mark.parametrize("bias", [False, True])
+def test_cross_entropy_with_rows_that_are_trained(check: Check, bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    check(cross_entropy_case(50, 20, 1_000, bias=bias, unlabelled=3, trained=True))
+    monkeypatch.setattr(compiled, "LOGITS_BYTES", 1)
+    check(cross_entropy_case(50, 20, 1_000, bias=bias, unlabelled=3, trained=True))
+
+
 def test_the_vocabulary_in_pieces_is_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     case = cross_entropy_case(50, 20, 1_000, bias=True, unlabelled=3)
     monkeypatch.setattr(compiled, "LOGITS_BYTES", 1)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from lorafy.contracts import ParameterGroup
+from lorafy.adapter_contract import ParameterGroup
 from lorafy.models.parts import ChosenParts, Parts, at_their_rates, choose_parts, parts_of_vision_language
 from lorafy.models.targets import find_targets, group_targets, peft_targets
 from lorafy.types import ModelError

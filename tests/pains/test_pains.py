@@ -1,6 +1,6 @@
 """One test a row of PAINS.md, as far as classification is concerned; each shows the promise kept, end to end.
 
-Rows of language models are in test_language_pains.py; 13 and 17 concern AdaLoRA and images; 18 waits for `plan`.
+Rows of language models are in test_language_pains.py; 17 concerns images; 18 waits for `plan`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import lorafy
 from lorafy.config import load_config
 from lorafy.models.parameters import hold_frozen_weights
-from lorafy.run_directory import read_json
+from lorafy.run_directory import read_json, read_jsonl
 from lorafy.types import ConfigError, ModelError, UserError
 from lorafy.workflows.load import load_trained
 from lorafy.workflows.prepare import prepare
@@ -132,6 +132,16 @@ def test_12_a_resumed_run_is_the_same_run(short, finished, tmp_path: Path, monke
         with pytest.raises(Killed):
             train(short, tmp_path / "run")
     assert_same_run(train(short, tmp_path / "run", resume=True), finished)
+
+
+def test_13_adaloras_ranks_change_and_meet_the_budget(short, tmp_path: Path):
+    """Where nobody calls the allocator behind an update, every layer keeps the rank that it began with."""
+    adapter = {"method": "adalora", "r": 4}
+    run = train(make_config(short.model.path, short.data.train, adapter=adapter, train={"max_steps": 10}), tmp_path)
+    first, *_, last = [line["ranks"] for line in read_jsonl(run.ranks)]
+    assert set(first.values()) == {6} and sum(last.values()) == 4 * len(last) and len(set(last.values())) > 1
+    on_disk = load_file(run.adapter / "adapter_model.safetensors")
+    assert sorted(len(on_disk[name]) for name in on_disk if name.endswith("lora_E")) == sorted(last.values())
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from lorafy.contracts import AdapterMethod, Attached, Attachment, ParameterGroup
+from lorafy.adapter_contract import AdapterMethod, Attached, Attachment, ParameterGroup
+from lorafy.config.schema import AdapterSection
 from lorafy.models.trained_files import head_tensors, require_equal, tensor_names
 
 
@@ -32,10 +33,16 @@ class BitFit(AdapterMethod):
             parameter.requires_grad_(request.trains(name) and (is_bias or is_head))
         return Attached(model)
 
-    def parameter_groups(self, model: Any) -> list[ParameterGroup]:
+    def parameter_groups(self, model: Any, config: AdapterSection) -> list[ParameterGroup]:
         trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         matrices, vectors = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim == 1]
         return [ParameterGroup(matrices), ParameterGroup(vectors, lr_scale=2.0)]
+
+    def regularise(self, model: Any) -> torch.Tensor:
+        biases = [p for name, p in model.named_parameters() if p.requires_grad and name.endswith("bias")]
+        for bias in biases:
+            bias.grad += 2e-3 * bias.detach()
+        return 1e-3 * torch.stack([bias.detach().square().sum() for bias in biases]).sum()
 
     def after_update(self, model: Any, step: int) -> None:
         assert any(p.grad is not None and bool(p.grad.any()) for p in model.parameters()), "the gradients are gone"

@@ -77,6 +77,8 @@ def test_a_method(base_models: dict[str, Path], sms_csv: Path, sms_rows: list[tu
     assert run.summary["method"] == "bitfit"
     method: Any = load_method("bitfit")
     assert method.num_steps == 20 and method.updates[-20:] == list(range(1, 21))
+    logged = [record for record in read_jsonl(run.path / "metrics.jsonl") if record["split"] == "train"]
+    assert all(record["regularisation"] > 0 for record in logged), "its own term of the loss"
     assert (run.path / "adapter" / "biases.safetensors").is_file()
     assert set(assert_a_whole_life(run, sms_rows[0][1])["probabilities"]) == {"ham", "spam"}
 

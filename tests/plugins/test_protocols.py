@@ -13,8 +13,9 @@ import pytest
 import shouted
 import yes_no
 
-from lorafy.adapters import full, lora, none
-from lorafy.contracts import AdapterMethod, Format, Objective, Records, Task, TaskKind, TextObjective, Tracker
+from lorafy.adapter_contract import AdapterMethod
+from lorafy.adapters import adalora, dora, full, loftq, lora, none, olora, pissa
+from lorafy.contracts import Format, Objective, Records, Task, TaskKind, TextObjective, Tracker
 from lorafy.encoding.pictures import PictureEncoder
 from lorafy.formats import chat, completion, labelled, text
 from lorafy.objectives.classes import ClassCrossEntropy
@@ -44,7 +45,16 @@ RECORDS: dict[str, Records] = {
 }
 ADDED_RECORDS: Records = yes_no.KIND.records
 
-METHODS: dict[str, AdapterMethod] = {"full": full.METHOD, "lora": lora.METHOD, "none": none.METHOD}
+METHODS: dict[str, AdapterMethod] = {
+    "adalora": adalora.METHOD,
+    "dora": dora.METHOD,
+    "full": full.METHOD,
+    "loftq": loftq.METHOD,
+    "lora": lora.METHOD,
+    "none": none.METHOD,
+    "olora": olora.METHOD,
+    "pissa": pissa.METHOD,
+}
 ADDED_METHOD: AdapterMethod = bitfit.METHOD
 
 FORMATS: dict[str, Format] = {"chat": chat, "completion": completion, "labelled": labelled, "text": text}

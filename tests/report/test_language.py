@@ -29,6 +29,8 @@ from lorafy.report.style import new_figure
 from lorafy.report.verdict import verdict
 from lorafy.report.view import View
 from lorafy.run_directory import RunDirectory, write_json
+from lorafy.tasks import load_kind
+from lorafy.workflows.candidates import named_candidates
 from lorafy.workflows.compare import _base_row
 from lorafy.workflows.draw import view_of
 
@@ -274,7 +276,8 @@ def test_methods_and_the_base_are_called_as_people_call_them() -> None:
     titles = {name: load_method(name).title for name in ("lora", "full", "none")}
     assert titles == {"lora": "LoRA", "full": "full fine-tuning", "none": "head only"}
     trained = {"summary": summary() | {"learning_rate": 1e-4}, "results": language_results(), "run": "a run"}
-    row = _base_row(trained)
+    [lora] = named_candidates(load_kind("causal_lm"), ["lora"])
+    row = _base_row(lora, 42, trained)
     assert (row["method"], row["title"], row["perplexity"]) == (
         "base",
         "base, untrained",

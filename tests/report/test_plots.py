@@ -115,7 +115,7 @@ def test_the_best_method_comes_first_and_one_without_a_figure_last():
 def test_the_title_says_whose_intervals_overlap():
     rows = by_quality(compare_rows(), ACCURACY)
     title = compare_title(rows, [row["title"] for row in rows], ACCURACY)
-    assert title == "Highest accuracy: lora, 97.2 %; its interval overlaps with that of full and of linear probe"
+    assert title == "Highest accuracy: lora, 97.2 %; its interval overlaps with that of full and linear probe"
     del rows[0]["accuracy_interval"]
     assert compare_title(rows, ["lora", "b", "c", "d"], ACCURACY) == "Highest accuracy: lora, 97.2 %"
 

@@ -21,7 +21,7 @@ from language_models import (
     talk,
     user,
 )
-from lorafy.config.schema import TrainSection
+from lorafy.config.schema import AdapterSection, TrainSection
 from lorafy.encoding.conversations import ConversationEncoder
 from lorafy.encoding.prompt import make_renderer
 from lorafy.evaluation.language import SCORE_TOKENS, perplexity, token_sums
@@ -330,7 +330,7 @@ def gradient_of(
     """What the optimizer is given for these micro-batches, and the step's loss."""
     features = task.encode(TALKS).features
     model = make_language_model(name, task.vocab_size).to(dtype).train()
-    optimizer = make_optimizer(load_method("full").parameter_groups(model), TrainSection())
+    optimizer = make_optimizer(load_method("full").parameter_groups(model, AdapterSection()), TrainSection())
     computing: Any = Float64Task() if dtype == torch.float64 else task
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     path = PlainPath(model, computing, PLAIN, None)

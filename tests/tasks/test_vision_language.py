@@ -117,6 +117,19 @@ def test_a_budget_of_pixels_is_kept(base: Path, shared_data: Path) -> None:
         assert max(sizes) <= most
 
 
+def test_a_probe_is_shown_as_it_was_recorded_whatever_the_budget(base: Path, shared_data: Path) -> None:
+    """Its grid is that of the run's beginning: the same pictures are shown with it, smaller budget or not."""
+    pictures = prepared(base, shared_data / "vlm" / "train.jsonl", max_pixels=4_096).task.encoder.pictures
+    placed = next(
+        picture
+        for feature in prepared(base, shared_data / "vlm" / "train.jsonl").features["train"]
+        for picture in feature.pictures
+        if picture.rows * picture.columns > 4
+    )
+    assert pictures.grid(placed.picture) != (placed.rows, placed.columns)
+    assert len(pictures.patches(placed)) == 4 * placed.rows * placed.columns
+
+
 def test_what_does_not_fit_is_named(base: Path, shared_data: Path) -> None:
     from lorafy.types import UserError
 

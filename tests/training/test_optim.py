@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from lorafy.config.schema import TrainSection
+from lorafy.config.schema import AdapterSection, TrainSection
 from lorafy.plugins import load_method
 from lorafy.training.optim import learning_rate_at, make_optimizer, warmup_steps
 
@@ -54,7 +54,9 @@ def test_weight_decay_is_on_matrices_only_and_frozen_parameters_are_left_out():
     frozen = torch.nn.Linear(2, 2).requires_grad_(False)
     model.append(frozen)
     values = {name: p.detach().clone() for name, p in model.named_parameters()}
-    optimizer = make_optimizer(load_method("lora").parameter_groups(model), TrainSection(weight_decay=0.1))
+    optimizer = make_optimizer(
+        load_method("lora").parameter_groups(model, AdapterSection()), TrainSection(weight_decay=0.1)
+    )
     flat = {group["weight_decay"]: group["params"][0] for group in optimizer.param_groups}
     groups = {0.1: ["0.weight", "1.weight"], 0.0: ["1.bias", "2.weight", "2.bias"]}
     for decay, names in groups.items():
@@ -68,7 +70,7 @@ def test_weight_decay_is_on_matrices_only_and_frozen_parameters_are_left_out():
 
 def test_parameters_and_gradients_are_views_of_what_the_optimizer_sees():
     model = torch.nn.Linear(3, 2)
-    optimizer = make_optimizer(load_method("lora").parameter_groups(model), TrainSection())
+    optimizer = make_optimizer(load_method("lora").parameter_groups(model, AdapterSection()), TrainSection())
     model(torch.ones(4, 3)).sum().backward()
     matrix = optimizer.param_groups[0]["params"][0]
     assert torch.equal(matrix.grad, torch.full((6,), 4.0))

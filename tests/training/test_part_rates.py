@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from tiny_training import BagOfWords, make_training
 
-from lorafy.config.schema import TrainSection
-from lorafy.contracts import Attachment
+from lorafy.adapter_contract import Attachment
+from lorafy.config.schema import AdapterSection, TrainSection
 from lorafy.models.parts import ChosenParts, Parts, at_their_rates, choose_parts, parts_of_vision_language
 from lorafy.plugins import load_method
 from lorafy.training.optim import make_optimizer
@@ -65,7 +65,9 @@ def one_update(factor: float) -> dict[str, torch.Tensor]:
     request = Attachment(TrainSection(), [], "", "CAUSAL_LM", 1, chosen)  # type: ignore[arg-type]
     model = method.attach(model, request).model
     start = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
-    optimizer = make_optimizer(at_their_rates(method.parameter_groups(model), model, chosen), TrainSection())
+    optimizer = make_optimizer(
+        at_their_rates(method.parameter_groups(model, AdapterSection()), model, chosen), TrainSection()
+    )
     inputs = picture_inputs(model)
     model(**inputs, labels=inputs["input_ids"]).loss.backward()
     for group in optimizer.param_groups:

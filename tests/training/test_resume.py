@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import trained_runs
-from lorafy.config.schema import RunConfig
+from lorafy.config.schema import AdapterSection, RunConfig
 from lorafy.run_directory import RunDirectory, read_jsonl
 from lorafy.types import DataError, RunError
 from tiny_models import make_config
@@ -29,6 +30,27 @@ def test_ten_steps_are_five_and_five(tmp_path: Path, monkeypatch, tiny_bert: Pat
     assert_same_run(resumed, whole)
     train_steps = [r["step"] for r in read_jsonl(resumed.metrics) if r["split"] == "train"]
     assert train_steps == [3, 6, 9, 10], "no line twice, none missing"
+
+
+VARIANTS: list[dict[str, Any]] = [
+    {"lr_ratio": 16, "dropout": 0.2},
+    {"method": "dora", "dropout": 0.2},
+    {"method": "pissa", "dropout": 0.2, "lr_ratio": 4},
+    {"method": "olora", "use_rslora": True},
+    {"trainable_token_indices": [3, 7], "modules_to_save": ["LayerNorm", "pooler"]},
+    {"rank_pattern": {"query": 2}, "layers_to_transform": 1},
+]
+
+
+@pytest.mark.parametrize("adapter", VARIANTS, ids=lambda adapter: "-".join(map(str, adapter)))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_so_are_those_of_lora_s_other_forms(tmp_path: Path, monkeypatch, tiny_bert, sms_csv, adapter, dtype: str):
+    config = resumable(tiny_bert, sms_csv, "lora")
+    section = AdapterSection(**adapter)
+    model = config.model.model_copy(update={"dtype": dtype})
+    config = config.model_copy(update={"adapter": section, "model": model})
+    whole, resumed = whole_and_resumed(config, tmp_path, monkeypatch, 8)
+    assert_same_run(resumed, whole)
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again(tmp_path, monkeypatch, tiny_bert, sms_csv):

@@ -12,8 +12,8 @@ from accelerate import Accelerator
 from torch.nn import functional
 from transformers import BertConfig, BertForSequenceClassification
 
-from lorafy.config.schema import TrainSection
-from lorafy.contracts import ParameterGroup
+from lorafy.adapter_contract import ParameterGroup
+from lorafy.config.schema import AdapterSection, TrainSection
 from lorafy.models.precision import Precision
 from lorafy.objectives.classes import ClassCrossEntropy
 from lorafy.plugins import load_method
@@ -83,7 +83,7 @@ def grad_of(parameter: torch.Tensor) -> torch.Tensor:
 
 
 def make_stepper(model: Any, task: Any, max_grad_norm: float | None = None, **settings: Any) -> Stepper:
-    optimizer = make_optimizer(load_method("full").parameter_groups(model), TrainSection(**settings))
+    optimizer = make_optimizer(load_method("full").parameter_groups(model, AdapterSection()), TrainSection(**settings))
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     precision = Precision(torch.float32, CPU)
     path = PlainPath(model, task, precision, None)

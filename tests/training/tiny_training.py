@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from lorafy.config.schema import TrainSection
+from lorafy.config.schema import AdapterSection, TrainSection
 from lorafy.data.batches import StepPlan
 from lorafy.models.parts import ChosenParts, at_their_rates
 from lorafy.models.precision import Precision
@@ -86,7 +86,9 @@ def make_training(
     stepper = Stepper(
         model=model,
         path=PlainPath(model, task, precision, config.micro_batch_size),
-        optimizer=make_optimizer(at_their_rates(method.parameter_groups(model), model, parts), config),
+        optimizer=make_optimizer(
+            at_their_rates(method.parameter_groups(model, AdapterSection()), model, parts), config
+        ),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         accelerator=Accelerator(),
         precision=precision,

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..adapter_contract import AdapterMethod, Attached, Attachment
 from ..config.schema import ModelSection
-from ..contracts import AdapterMethod, Attached, Attachment
 from ..machine.quiet import quiet_transformers
 from ..models.trained_files import head_tensors
 
@@ -24,6 +24,7 @@ class Full(AdapterMethod):
     folder = "model"
     weights = "model.safetensors"
     keeps_base = False
+    takes_packed = False
     compare_order = 2
 
     def attach(self, model: Any, request: Attachment) -> Attached:

@@ -9,7 +9,7 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 
-from ..contracts import AdapterMethod, Attached, Attachment
+from ..adapter_contract import AdapterMethod, Attached, Attachment
 from ..models.trained_files import head_tensors, require_equal, tensor_names
 from ..types import ModelError, Problem
 

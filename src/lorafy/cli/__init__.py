@@ -15,6 +15,7 @@ from ..machine.printable import printable
 from ..types import Interrupted, UserError
 from .arguments import WITH_OVERRIDES
 from .chat import chat
+from .combine import combine
 from .compare import compare
 from .config import config
 from .demo import demo
@@ -55,7 +56,11 @@ def options(
     """LoRA fine-tuning that is never silently wrong. Start with: lorafy demo"""
 
 
-for verb in (demo, doctor, prepare, plan, train, evaluate, predict, generate, chat, compare, merge, verify, config):
+VERBS = (
+    demo, doctor, prepare, plan, train, evaluate, predict, generate, chat, compare, combine, merge, verify, config,
+)  # fmt: skip
+
+for verb in VERBS:
     app.command(context_settings=WITH_OVERRIDES if "overrides" in signature(verb).parameters else None)(verb)
 
 

@@ -22,7 +22,8 @@ def _options(context: typer.Context) -> list[str]:
     return [*own, *context.help_option_names]
 
 
-def _settings(context: typer.Context, words: list[str] | None) -> list[str] | None:
+def settings(context: typer.Context, words: list[str] | None) -> list[str] | None:
+    """The words behind the recipe as `name=value`."""
     from ..config.load import normalise_overrides
 
     return words and normalise_overrides(words, _options(context))
@@ -52,8 +53,11 @@ Overrides = Annotated[
     typer.Argument(
         metavar="[section.key=value ...]",
         help="settings over the recipe's; the well-known flat names work too: lora_r=8, or --lora_r 8",
-        callback=_settings,
+        callback=settings,
     ),
+]
+Adapter = Annotated[
+    str | None, typer.Option("--adapter", help="of a recipe with adapters: {NAME: RUN}, the one to use")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="one JSON object on stdout, everything else on stderr")]
 

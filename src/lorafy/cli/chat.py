@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..machine.printable import printable
-from .arguments import Model, Overrides, messages
+from .arguments import Adapter, Model, Overrides, messages
 from .generate import Base, System
 
 if TYPE_CHECKING:
@@ -29,7 +29,13 @@ HELP = """\
 LEAVE = ("exit", "quit", "/exit", "/quit")
 
 
-def chat(model: Model, overrides: Overrides = None, system: System = None, base: Base = False) -> None:
+def chat(
+    model: Model,
+    overrides: Overrides = None,
+    system: System = None,
+    base: Base = False,
+    adapter: Adapter = None,
+) -> None:
     """Talk with a model, tuned and original.
 
     It streams and remembers; /base and /tuned answer the same question. `exit` leaves.
@@ -38,13 +44,14 @@ def chat(model: Model, overrides: Overrides = None, system: System = None, base:
     from ..types import ConfigError, Problem
 
     console = messages()
-    language_model = load_able(model, "write", overrides or [])
+    language_model = load_able(model, "write", overrides or [], adapter)
     if base and not language_model.has_base:
         message = "no effect: this is the original model, and there is no other"
         raise ConfigError(Problem("--base", message, "remove it, or name a run or an adapter"))
     conversation = language_model.chat(system=system, base=base)
     name = "the original model" if base or not language_model.has_base else "the trained model"
-    console.print(f"Talking with {name} of {model}. Type exit to leave, /help for more.", highlight=False)
+    whose = model if adapter is None else f"{model}, adapter {adapter}"
+    console.print(f"Talking with {name} of {whose}. Type exit to leave, /help for more.", highlight=False)
     waiting: list[Picture] = []
     while True:
         line = _read()

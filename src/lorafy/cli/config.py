@@ -13,12 +13,19 @@ def config(recipe: Recipe, overrides: Overrides = None, as_json: AsJson = False)
     from rich.text import Text
 
     from ..config import config_tree, load_config
+    from ..config.load import read_recipe
     from ..config.schema import RunConfig
     from ..run_directory import RunDirectory
 
     path = RunDirectory(recipe).config if recipe.is_dir() else recipe
-    resolved = load_config(path, overrides or [])
-    tree = config_tree(resolved)
+    if "adapters" in read_recipe(path):
+        from ..workflows.adapters import read_adapters
+
+        named = read_adapters(path, overrides or [])
+        resolved, tree = named.config, named.tree
+    else:
+        resolved = load_config(path, overrides or [])
+        tree = config_tree(resolved)
     if as_json:
         print_json(tree)
         return

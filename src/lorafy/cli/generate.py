@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..machine.printable import printable
-from .arguments import AsJson, Model, Overrides, messages, print_json
+from .arguments import Adapter, AsJson, Model, Overrides, messages, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +37,7 @@ def generate(
     system: System = None,
     compare: Annotated[bool, typer.Option("--compare", help="both answers, the original model's beside")] = False,
     base: Base = False,
+    adapter: Adapter = None,
     as_json: AsJson = False,
 ) -> None:
     """Answer one prompt or a file of them. Settings: generation.max_new_tokens=200, or --max_new_tokens 200."""
@@ -49,7 +50,7 @@ def generate(
         raise ConfigError(Problem("--base", "no effect with --compare, which asks both", "remove one of them"))
     check_output(output_file)
     questions = read_questions(prompt, input_file, system, images or [])
-    language_model = load_able(model, "write", overrides or [])
+    language_model = load_able(model, "write", overrides or [], adapter)
     if not language_model.sees and any(map(all_pictures, questions)):
         option = "--image" if images else "--input"
         message = f"shows pictures, and {model} sees none: it reads text alone"

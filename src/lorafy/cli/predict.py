@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..machine.printable import printable
-from .arguments import AsJson, Model, messages, print_json
+from .arguments import Adapter, AsJson, Model, messages, print_json
 
 if TYPE_CHECKING:
     from ..inference.read_texts import Prediction
@@ -32,6 +32,7 @@ def predict(
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="run Python code that the model's folder carries")
     ] = False,
+    adapter: Adapter = None,
     as_json: AsJson = False,
 ) -> None:
     """Classify texts: label and probability, with --json all of them."""
@@ -42,7 +43,7 @@ def predict(
     chosen = read_texts(texts, input_file, column)
     # An option of its own: predict's other words are texts, and a text must not let code run.
     overrides = ["model.trust_remote_code=true"] if trust_remote_code else []
-    predictions = load_able(model, "predict", overrides).predict(chosen)
+    predictions = load_able(model, "predict", overrides, adapter).predict(chosen)
     if output_file:
         write_predictions(predictions, output_file)
         messages(as_json=True).print(f"{len(predictions):,} predictions written to {output_file}", highlight=False)

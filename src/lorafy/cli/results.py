@@ -20,6 +20,7 @@ def print_results(console: Console, results: dict[str, Any]) -> None:
     """The result in a sentence, every figure of it, and the checks; what is shown is the task's."""
     from rich.text import Text
 
+    from ..report.ranks import rank_sections
     from ..report.sections import Samples
     from ..tasks import load_kind
 
@@ -27,7 +28,7 @@ def print_results(console: Console, results: dict[str, Any]) -> None:
     console.print(Text(f"{view.said(results)}.", "bold"))
     if view.detail(results):
         console.print(Text(view.detail(results)))
-    sections = view.results(results)
+    sections = [*view.results(results), *rank_sections(results)]
     if not view.tabulated:
         metrics = view.flat(results["metrics"])
         for metric in view.metrics[1:]:
@@ -95,7 +96,7 @@ def print_verification(console: Console, verification: dict[str, Any] | None) ->
     from rich.text import Text
 
     if verification is None:
-        console.print("Not verified: this model was not trained by lorafy.", style="dim")
+        console.print("Not verified: a model as it comes has no adapter.", style="dim")
         return
     for check in verification["checks"]:
         mark = ("ok    ", "green") if check["passed"] else ("FAILED", "bold red")

@@ -31,6 +31,16 @@ def _dtype(value: Any) -> tuple[Any, ...]:
     return ({"fp16": "float16", "bf16": "bfloat16", "fp32": "float32"}.get(name, name),)
 
 
+def _quantise(value: Any) -> tuple[Any, ...]:
+    if value is None:
+        return (None,)
+    forms: dict[float | None, str] = {4: "nf4", 8: "int8"}
+    bits = _number(value)
+    if bits not in forms:
+        raise ValueError(f"should be 4 or 8, but it is {value!r}; remove it for a base that is not quantised")
+    return (forms[bits],)
+
+
 def _run_directory(value: Any) -> tuple[Any, ...]:
     """A flat recipe's output_dir is the run itself."""
     return (str(Path(value).parent), Path(value).name) if isinstance(value, str) else (value, None)
@@ -63,6 +73,7 @@ class FlatName:
 FLAT_NAMES = {
     "model_name_or_path": FlatName(("model.path",)),
     "torch_dtype": FlatName(("model.dtype",), "fp16, bf16, fp32 and torch.float16 are understood too", _dtype),
+    "quantization_bit": FlatName(("model.quantise",), "4 is nf4, 8 is int8", _quantise),
     "output_dir": FlatName(
         ("run.output_dir", "run.name"), "the run's own folder: ./runs/first is run.name first in ./runs", _run_directory
     ),

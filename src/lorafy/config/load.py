@@ -33,7 +33,7 @@ from .schema import RunConfig
 PATHS = (
     "data.train", "data.validation", "data.test", "data.images", "model.path", "run.output_dir", "generation.model",
 )  # fmt: skip
-FOLDERS = ("output_dir", "images")
+FOLDERS = ("output_dir", "images", "folder")
 """Keys whose value is a path, whatever it looks like: never a hub name."""
 FILE_SUFFIXES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet"}
 
@@ -191,6 +191,8 @@ def apply_override(tree: dict[str, Any], override: str) -> Problem | None:
     key = keys_of(name)[0]
     if key in PATHS:
         value = resolve_path(value, Path.cwd(), key.rpartition(".")[2])
+    if key.startswith("adapters."):
+        value = resolve_path(value, Path.cwd(), "folder")
     if name in FLAT_NAMES:
         return override_flat(tree, name, value)
     settle(tree, touched(tree, name))  # of a flat name that decides more than this key, the rest stays
@@ -202,6 +204,9 @@ def resolve_paths(tree: dict[str, Any], folder: Path) -> None:
     """Makes the tree's relative paths absolute, in place; a flat recipe gets its default data there."""
     if is_flat(tree):
         _default_data(tree, folder)
+    adapters = tree.get("adapters")
+    if isinstance(adapters, dict):
+        adapters.update({name: resolve_path(value, folder, "folder") for name, value in adapters.items()})
     places = [(tree.get(path.partition(".")[0]), path.partition(".")[2], path) for path in PATHS]
     places += [(tree, name, keys_of(name)[0]) for name in FLAT_NAMES if keys_of(name)[0] in PATHS]
     for node, key, path in places:
@@ -255,5 +260,7 @@ def to_yaml(config: RunConfig) -> str:
 
 
 def config_tree(config: RunConfig) -> dict[str, Any]:
-    """The tree as plain values, complete but for keys that have no effect under the chosen method."""
-    return config.model_dump(mode="json") | {"adapter": config.adapter.effective}
+    """The tree as plain values, complete but for keys that have no effect under the chosen method, and `adapters` where
+    there are none."""
+    tree = config.model_dump(mode="json") | {"adapter": config.adapter.effective}
+    return {name: value for name, value in tree.items() if name != "adapters" or value is not None}

@@ -5,78 +5,26 @@ The descriptions are the reference: `lorafy config RECIPE` prints them beside th
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    model_validator,
+from pydantic import Field, model_validator
+
+from .fields import (
+    Adapters,
+    Column,
+    Every,
+    Factor,
+    Index,
+    Integer,
+    Number,
+    Plugin,
+    Rank,
+    Section,
+    Split,
+    Text,
+    refuse,
+    repeated,
 )
-from pydantic_core import CoreSchema, core_schema
-
-from ..plugins import plugin_names
-
-
-def _no_boolean(value: Any) -> Any:
-    """pydantic takes `true` for 1; in a recipe that is a mistake."""
-    if isinstance(value, bool):
-        raise ValueError("should be a number")
-    return value
-
-
-def _three_shares(value: Any) -> Any:
-    if not isinstance(value, list | tuple) or len(value) != 3:
-        raise ValueError("should be three shares, such as [0.7, 0.1, 0.2] for train, validation and test")
-    return value
-
-
-def _refuse(mistakes: list[str]) -> None:
-    """Raises what a section's own rules, which look at several keys, find wrong: a line `key: what is wrong` each."""
-    if mistakes:
-        raise ValueError("\n".join(mistakes))
-
-
-def _repeated(names: Collection[str] | None) -> list[str]:
-    """Names that stand in the list more than once."""
-    return sorted(name for name, count in Counter(list(names or ())).items() if count > 1)
-
-
-class Plugin:
-    """The name of a plug-in: one of lorafy's own, which stand in the reference, or one that another package adds."""
-
-    def __init__(self, seam: str, *names: str):
-        self.seam, self.names = seam, names
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self._known, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {"enum": list(self.names), "type": "string"}
-
-    def _known(self, name: str) -> str:
-        if name in self.names or name in plugin_names(self.seam):
-            return name
-        *first, last = map(repr, self.names)
-        raise ValueError(f"should be {', '.join(first)} or {last}")
-
-
-Integer = Annotated[int, BeforeValidator(_no_boolean)]
-Number = Annotated[float, BeforeValidator(_no_boolean)]
-Factor = Annotated[float, BeforeValidator(_no_boolean), Field(gt=0)]
-Every = Annotated[int, BeforeValidator(_no_boolean), Field(ge=1)] | Literal["epoch"] | None
-Column = str | Annotated[int, BeforeValidator(_no_boolean), Field(ge=0)] | None
-Text = Annotated[str, Field(min_length=1)]
-Split = Annotated[tuple[Number, Number, Number], BeforeValidator(_three_shares)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class RunSection(Section):
@@ -96,6 +44,11 @@ class ModelSection(Section):
         description="precision of the products; auto: bfloat16 where the processor or GPU is fast at it, float16 on "
         "older GPUs, else float32. Trained weights are float32 always",
     )
+    quantise: Literal["nf4", "int8"] | None = Field(
+        None,
+        description="QLoRA: the base's linear layers, frozen, in 4 bits (nf4, its scales quantised too) or 8 (int8), "
+        "products in dtype; head, output layer and embeddings are held as without it",
+    )
     revision: str | None = Field(None, description="branch, tag or commit of a hub model")
     trust_remote_code: bool = Field(
         False,
@@ -106,7 +59,7 @@ class ModelSection(Section):
     @model_validator(mode="after")
     def _revision_is_of_the_hub(self) -> ModelSection:
         if self.revision is not None and self.path == "minilm":
-            _refuse(["revision: no effect on the built-in minilm; remove it"])
+            refuse(["revision: no effect on the built-in minilm; remove it"])
         return self
 
 
@@ -197,26 +150,90 @@ class DataSection(Section):
             mistakes.append(f"split: the shares {list(self.split)} should add up to 1, with something left to train on")
         if self.validation and self.split != DEFAULT_SPLIT:
             mistakes.append("split: no effect while data.validation is given; remove it")
-        repeated = _repeated(self.labels)
-        if repeated:
-            mistakes.append(f"labels: {', '.join(repeated)} stands there more than once; each label has one name")
-        _refuse(mistakes)
+        twice = repeated(self.labels)
+        if twice:
+            mistakes.append(f"labels: {', '.join(twice)} stands there more than once; each label has one name")
+        refuse(mistakes)
         return self
 
 
-SETTINGS_OF = {"full": ("parts",), "none": ()}
-"""For methods that know not all of the settings: those that they know."""
+SCHEDULE = ("tinit", "tfinal", "deltaT")
+"""Settings of AdaLoRA alone."""
+
+WHERE = (
+    "target_modules",
+    "exclude_modules",
+    "layers_to_transform",
+    "modules_to_save",
+    "trainable_token_indices",
+    "parts",
+)
+"""Settings that say which layers and modules are trained."""
+
+SETTINGS_OF = {
+    "adalora": ("r", "alpha", "dropout", *SCHEDULE, *WHERE),
+    "full": ("parts",),
+    "none": (),
+}
+"""For methods that know not all of the settings: those that they know. The others know all but SCHEDULE."""
+
+
+def settings_of(method: str) -> set[str]:
+    """The keys of the adapter section that have an effect under this method."""
+    return {"method", *SETTINGS_OF.get(method, set(AdapterSection.model_fields) - set(SCHEDULE))}
+
+
+METHODS = Plugin("adapters", "lora", "adalora", "dora", "pissa", "olora", "loftq", "full", "none")
 
 
 class AdapterSection(Section):
-    method: Annotated[str, Plugin("adapters", "lora", "full", "none")] = Field(
-        "lora", description="lora; full: train all weights; none: train the classification head only"
+    method: Annotated[str, METHODS] = Field(
+        "lora",
+        description="lora; dora: LoRA with a trained length for each output; pissa, olora: LoRA that starts inside the "
+        "base's weights (their largest singular values, or their QR); loftq: LoRA on a quantised base that starts "
+        "with what quantising lost; adalora: LoRA whose ranks move to the layers that need them; full: train all "
+        "weights; none: train the classification head only",
     )
-    r: Integer = Field(16, ge=1, description="rank of the LoRA matrices")
+    r: Integer = Field(
+        16,
+        ge=1,
+        description="rank of the LoRA matrices; adalora: their average at the end, 1.5 times that at the start",
+    )
     alpha: Number = Field(32, gt=0, description="LoRA's scale is alpha / r")
     dropout: Number = Field(0, ge=0, lt=1, description="dropout on the input of the LoRA matrices")
     target_modules: Literal["auto", "all-linear"] | list[str] = Field(
         "auto", description="layers that get LoRA: auto (all linear layers of the base), or a list of names"
+    )
+    tinit: Index | None = Field(
+        None, description="adalora: steps before the first rank is taken away; default: an eighth of all steps"
+    )
+    tfinal: Index | None = Field(
+        None, description="adalora: last steps, in which the ranks stay as they are; default: half of all steps"
+    )
+    deltaT: Integer | None = Field(
+        None,
+        ge=1,
+        description="adalora: in between, ranks are given out anew every so many steps; default: about 200 times",
+    )
+    exclude_modules: list[Text] | None = Field(None, description="names of layers that get none of it all the same")
+    layers_to_transform: Index | list[Index] | None = Field(
+        None, description="LoRA in these layers of the stack alone, counted from 0"
+    )
+    rank_pattern: dict[str, Rank] = Field(
+        {}, description="another r for some layers, by name or pattern, such as {down_proj: 32}; the first that fits"
+    )
+    alpha_pattern: dict[str, Factor] = Field({}, description="another alpha for some layers, likewise")
+    use_rslora: bool = Field(
+        False, description="rsLoRA: the scale is alpha / sqrt(r), so that it does not shrink as the rank grows"
+    )
+    lr_ratio: Factor = Field(1, description="LoRA+: B learns at so many times the learning rate (the paper: 16)")
+    modules_to_save: list[Text] | None = Field(
+        None, description="names of modules that are trained whole beside LoRA, and saved with it"
+    )
+    trainable_token_indices: Literal["auto"] | list[Index] | None = Field(
+        "auto",
+        description="tokens whose rows of the embeddings and of the output layer are trained beside LoRA; auto: where "
+        "pretraining never showed the token that ends an answer, that one and its like in the answers; null: none",
     )
     parts: list[str] | dict[str, Factor] | None = Field(
         None,
@@ -233,21 +250,33 @@ class AdapterSection(Section):
     def effective(self) -> dict[str, Any]:
         """The settings, by key, that have an effect under the chosen method."""
         tree = self.model_dump(mode="json")
-        known = SETTINGS_OF.get(self.method)
-        return tree if known is None else {"method": self.method} | {key: tree[key] for key in known if tree[key]}
+        if self.method not in SETTINGS_OF:
+            return {key: value for key, value in tree.items() if key not in SCHEDULE}
+        off = {key for key, field in type(self).model_fields.items() if field.default is None and tree[key] is None}
+        known = [key for key in SETTINGS_OF[self.method] if key not in off]
+        return {"method": self.method} | {key: tree[key] for key in known}
 
     @model_validator(mode="after")
     def _only_settings_with_an_effect(self) -> AdapterSection:
         mistakes = []
-        if self.method in SETTINGS_OF:
-            given = sorted(self.model_fields_set - {"method", *SETTINGS_OF[self.method]})
-            mistakes += [f"{key}: no effect with method: {self.method}; remove it" for key in given]
+        given = sorted(self.model_fields_set - settings_of(self.method))
+        mistakes += [f"{key}: no effect with method: {self.method}; remove it" for key in given]
         if self.parts is not None and not self.parts:
             mistakes.append("parts: there is none; name at least one part, or remove it")
-        mistakes += [f"parts: {name} stands there more than once" for name in _repeated(self.parts)]
+        mistakes += [f"parts: {name} stands there more than once" for name in repeated(self.parts)]
         if self.target_modules == []:
             mistakes.append("target_modules: the list is empty; name at least one layer, or use auto")
-        _refuse(mistakes)
+        lists = {
+            "exclude_modules": self.exclude_modules,
+            "layers_to_transform": self.layers_to_transform,
+            "modules_to_save": self.modules_to_save,
+            "trainable_token_indices": self.trainable_token_indices,
+        }
+        for key, value in lists.items():
+            if isinstance(value, list):
+                mistakes += [] if value else [f"{key}: the list is empty; remove it"]
+                mistakes += [f"{key}: {name} stands there more than once" for name in repeated(value)]
+        refuse(mistakes)
         return self
 
 
@@ -265,7 +294,9 @@ class TrainSection(Section):
         description="at most so many examples at a time; changes memory and speed; default: planned",
     )
     learning_rate: Number | None = Field(
-        None, gt=0, description="peak learning rate; default: 5e-4 for lora, 5e-5 for full, 1e-3 for none"
+        None,
+        gt=0,
+        description="peak learning rate; default: 5e-4 for lora, 5e-3 for adalora, 5e-5 for full, 1e-3 for none",
     )
     schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="how the learning rate falls")
     warmup: Number = Field(
@@ -306,7 +337,7 @@ class TrainSection(Section):
             mistakes.append("early_stopping: no effect while train.evaluate_every is null; give one, or remove this")
         if self.max_steps is not None and self.num_epochs is not None:
             mistakes.append("max_steps: train.num_epochs is given too; give one of them")
-        _refuse(mistakes)
+        refuse(mistakes)
         return self
 
 
@@ -340,6 +371,11 @@ class RunConfig(Section):
     adapter: AdapterSection = Field(default_factory=AdapterSection)
     train: TrainSection = Field(default_factory=TrainSection)
     generation: GenerationSection = Field(default_factory=GenerationSection)
+    adapters: Adapters | None = Field(
+        None,
+        description="several adapters on one base, for predict, generate, chat, evaluate and combine: runs or folders "
+        "by name, such as {sentiment: runs/a-1, topic: runs/b-1}; model and data may be left out beside them",
+    )
     trackers: list[Annotated[str, Plugin("trackers", "jsonl", "tensorboard")]] = Field(
         ["jsonl", "tensorboard"], description="where metrics go; jsonl is always written"
     )

@@ -54,9 +54,10 @@ class PictureEncoder:
             self._kept.move_to_end(key)
             return self._kept[key]
         image, settings = open_picture(picture), {}
-        if grid != self.grid(picture):  # a probe's
+        if grid != self.grid(picture):
             image = image.resize((placed.columns * self.side, placed.rows * self.side))
-            settings["size"] = {"shortest_edge": self.side**2, "longest_edge": self.max_pixels}
+            # A probe's, however small the pictures of the run are.
+            settings["size"] = {"shortest_edge": self.side**2, "longest_edge": image.width * image.height}
         made = self.processor(images=[image], return_tensors="pt", **settings)
         patches, found = made["pixel_values"], made["image_grid_thw"][0].tolist()
         merge = self.processor.merge_size

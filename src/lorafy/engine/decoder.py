@@ -9,7 +9,7 @@ from types import ModuleType
 import torch
 from torch.nn import functional
 
-from ..kernels.nouns import NO_DROPOUT, Dropout, Linear, Norm, Rotary, Sequences
+from ..kernels.nouns import NO_DROPOUT, Dropout, Linear, Norm, Rotary, Sequences, TokenRows
 from ..objectives.tokens import TokenCrossEntropy
 from ..types import Batch, LossOutput
 from .recompute import again, once
@@ -48,6 +48,7 @@ class Decoder:
     its queries from each sequence's first target on, and the language head the targets alone."""
 
     words: torch.Tensor
+    word_rows: TokenRows | None
     positions: torch.Tensor | None
     first_position: int
     embedding_dropout: Dropout
@@ -60,6 +61,7 @@ class Decoder:
     gated: bool
     last_norm: Norm
     head: Linear
+    head_rows: TokenRows | None
     dtype: torch.dtype
     tower: Tower | None = None
 
@@ -69,11 +71,14 @@ class Decoder:
         inputs, run = batch.inputs, again if recompute else once
         starts, seeds, rows = inputs["starts"], inputs.get("seeds"), inputs["query_rows"]
         with torch.no_grad():
-            stream = functional.embedding(inputs["input_ids"], self.words)
+            stream = functional.embedding(inputs["input_ids"], self.words).float()
             if self.positions is not None:
                 places = inputs["position_ids"] + self.first_position
                 stream = stream + functional.embedding(places, self.positions)
-            stream = ops.drop(stream.float(), self.embedding_dropout, seeds)
+        if self.word_rows is not None:
+            shown = inputs["input_ids"][:, None] == self.word_rows.tokens
+            stream = stream + shown.to(stream.dtype) @ self.word_rows.change
+        stream = ops.drop(stream, self.embedding_dropout, seeds)
         features: Sequence[torch.Tensor] = ()
         if batch.pictures:
             assert self.tower is not None, "only a model that sees is shown pictures"
@@ -100,7 +105,8 @@ class Decoder:
         context = ops.attention(q, kv, sequences, last.attention_dropout, query_seeds)
         stream, y = self._rest(ops, last, stream.index_select(0, rows), context, query_seeds)
         _, x = ops.add_norm(stream, y, self.last_norm, last.down_dropout, query_seeds, self.dtype)
-        return LossOutput(*ops.cross_entropy(x.index_select(0, inputs["target_rows"]), self.head, batch.labels))
+        x = x.index_select(0, inputs["target_rows"])
+        return LossOutput(*ops.cross_entropy(x, self.head, batch.labels, self.head_rows))
 
     def _layer(
         self,

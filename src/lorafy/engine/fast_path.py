@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 from peft import PeftModel
+from peft.tuners.adalora import AdaLoraLayer
 
 from ..contracts import Objective
 from ..kernels import compiled, gpu
@@ -93,6 +94,8 @@ def build_fast_path(
     """Over the parameters of `model` (peft's, or the bare one). patches: of a task that shows pictures. keeps_features:
     what a frozen tower makes of a picture is computed once. Raises Unsupported with the reason."""
     ops = operations(dtype, device)
+    if any(isinstance(module, AdaLoraLayer) for module in model.modules()):
+        raise Unsupported("it is not written for AdaLoRA's layers, B E A")
     bare = model.get_base_model() if isinstance(model, PeftModel) else model
     network = read_network(bare, objective.reads, dtype, patches, keeps_features)
     if ops is gpu:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from .decoder import Decoder, Layer
-from .weights import Reader, Unsupported, activation_name
+from .weights import Reader, Unsupported, activation_name, base_of
 
 
 def read_decoder(
@@ -56,7 +56,8 @@ def read_decoder(
         return cosine[0].contiguous(), sine[0].contiguous()
 
     return Decoder(
-        words=body.embed_tokens.weight.detach(),
+        words=base_of(body.embed_tokens).weight.detach(),
+        word_rows=reader.token_rows(body.embed_tokens),
         positions=None,
         first_position=0,
         embedding_dropout=reader.dropout(0.0),
@@ -69,5 +70,6 @@ def read_decoder(
         gated=True,
         last_norm=reader.norm(body.norm),
         head=reader.linear(head),
+        head_rows=reader.token_rows(head),
         dtype=reader.dtype,
     )

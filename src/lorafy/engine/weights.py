@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, TypedDict
 
 import torch
-from peft.tuners.lora import Linear as PeftLinear
-from peft.utils import ModulesToSaveWrapper
+from peft.tuners.lora import LoraLayer
+from peft.utils import ModulesToSaveWrapper, TrainableTokensWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from ..kernels.memory import join
-from ..kernels.nouns import NO_DROPOUT, SITES, Dropout, Linear, LoraPart, Norm
+from ..kernels.nouns import NO_DROPOUT, SITES, Dropout, Linear, LoraPart, Norm, PackedWeight, TokenRows
+from ..kernels.packed import is_packed
 from ..types import PlacedPicture
 
 ACTIVATIONS = {
@@ -60,13 +61,17 @@ class Reader:
             if any(parameter.requires_grad for parameter in base.parameters()):
                 raise Unsupported("base weights are trained")
         in_first = isinstance(bases[0], Conv1D)
-        weight = self._joined(bases, in_first)
-        widths = [base.weight.shape[1 if in_first else 0] for base in bases]
+        weight: torch.Tensor | PackedWeight
+        if is_packed(bases[0]):
+            weight, widths = self._packed(bases), [base.out_features for base in bases]
+        else:
+            weight = self._joined(bases, in_first)
+            widths = [base.weight.shape[1 if in_first else 0] for base in bases]
         biases = [base.bias for base in bases]
         bias = None
         if any(one is not None for one in biases):
             pairs = zip(biases, widths, strict=True)
-            zeros = weight.new_zeros
+            zeros = bases[0].weight.new_zeros
             bias = torch.cat(
                 [zeros(n, dtype=torch.float32) if one is None else one.detach().float() for one, n in pairs]
             )
@@ -74,7 +79,7 @@ class Reader:
         adapters = [
             self._part(module, start)
             for module, start in zip(modules, starts, strict=True)
-            if isinstance(module, PeftLinear)
+            if isinstance(module, LoraLayer)
         ]
         return Linear(weight, bias, adapters, in_first)
 
@@ -86,10 +91,19 @@ class Reader:
 
     def columns(self, whole: Linear, start: int, end: int) -> Linear:
         """Some columns of a layer's output, as GPT-2's queries are of `c_attn`, with the same dropout masks."""
-        weight = (whole.weight[:, start:end] if whole.in_first else whole.weight[start:end]).contiguous()
+        weight: torch.Tensor | PackedWeight
+        if isinstance(whole.weight, PackedWeight):
+            weight = whole.weight.part(start, end)
+        else:
+            weight = (whole.weight[:, start:end] if whole.in_first else whole.weight[start:end]).contiguous()
         bias = None if whole.bias is None else whole.bias[start:end].contiguous()
         parts = [replace(part, rows=(start, end)) for part in whole.parts]
         return Linear(weight, bias, parts, whole.in_first)
+
+    def _packed(self, bases: Sequence[Any]) -> PackedWeight:
+        if not all(map(is_packed, bases)):
+            raise Unsupported("of layers that read the same input only some are quantised")
+        return PackedWeight(bases, self.dtype, (0, sum(base.out_features for base in bases)))
 
     def _joined(self, bases: Sequence[Any], in_first: bool) -> torch.Tensor:
         weights = [base.weight.detach() for base in bases]
@@ -101,6 +115,8 @@ class Reader:
 
     def _part(self, module: Any, start: int) -> LoraPart:
         (adapter,) = module.active_adapters
+        if module.use_dora.get(adapter):
+            raise Unsupported("DoRA divides by the length of each row of W + BA, which no operation of it computes")
         if module.merged or module.lora_variant or module.lora_bias.get(adapter):
             raise Unsupported("an adapter is merged, or of a variant of LoRA")
         lora_A, lora_B = module.lora_A[adapter].weight, module.lora_B[adapter].weight
@@ -123,6 +139,17 @@ class Reader:
             return Norm(weight, None, module.variance_epsilon, rms=True)
         return Norm(weight, None if module.bias is None else module.bias.detach().float(), module.eps)
 
+    def token_rows(self, module: Any) -> TokenRows | None:
+        """The rows of the embeddings, or of the output layer, that are trained; None where there are none."""
+        if not isinstance(module, TrainableTokensWrapper):
+            return None
+        (adapter,) = module.active_adapters
+        layer = module.token_adapter
+        values, weight = layer.trainable_tokens_delta[adapter], base_of(module).weight.detach()
+        tokens = torch.tensor(layer.token_indices[adapter], device=weight.device)
+        self.used.append(values)
+        return TokenRows(tokens, values, weight[tokens].float())
+
     def head(self, module: nn.Module, inner: str = "") -> nn.Linear:
         """A head's layer, trained whole in float32; `inner`: its name inside `module`."""
         if isinstance(module, ModulesToSaveWrapper):
@@ -137,7 +164,9 @@ class Reader:
 
 def base_of(module: Any) -> Any:
     """The layer below peft's adapter, or the module itself where it has none."""
-    return module.base_layer if isinstance(module, PeftLinear) else module
+    if isinstance(module, TrainableTokensWrapper):
+        return module.token_adapter.base_layer
+    return module.base_layer if isinstance(module, LoraLayer) else module
 
 
 def activation_name(name: str) -> str:

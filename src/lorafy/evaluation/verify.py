@@ -71,6 +71,14 @@ def check_merged(merged: torch.Tensor, adapter: torch.Tensor) -> Check:
     return Check("merged_equals_adapter", meaning, figure <= tolerance, figure, tolerance)
 
 
+def check_written(written: torch.Tensor, adapter: torch.Tensor, dtype: str) -> Check:
+    """Logits of the merged model's file, computed in float32, against those with the adapter; figure: their relative
+    difference. dtype: of the file."""
+    figure, tolerance = relative_difference(written, adapter), TOLERANCES[dtype]
+    meaning = f"written in {dtype} and read again, the merged model gives the logits of the adapter"
+    return Check("written_equals_adapter", meaning, figure <= tolerance, figure, tolerance)
+
+
 def check_differs(trained: torch.Tensor, base: torch.Tensor) -> Check:
     """Logits of the trained model against its base's, float32; figure: their relative difference."""
     figure, tolerance = relative_difference(trained, base), DIFFERENT

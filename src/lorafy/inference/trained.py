@@ -11,8 +11,10 @@ from typing import Any
 
 import torch
 
+from ..adapter_contract import AdapterMethod
 from ..config.schema import ModelSection
-from ..contracts import AdapterMethod, Task
+from ..contracts import Task
+from ..kernels.packed import is_packed
 from ..models.load import BaseModel
 from ..models.parameters import hold_frozen_weights
 from ..models.precision import Precision
@@ -23,7 +25,7 @@ class State(Enum):
     """How far a Trained has come; each state is reached from one before it."""
 
     LOADED = "in float32, as it lies on disk: what was trained stands beside the base's weights"
-    MERGED = "in float32, one ordinary model"
+    MERGED = "in float32, one ordinary model where its base is not quantised"
     READY = "on its device, frozen, for use alone"
     RELEASED = "without weights"
 
@@ -33,6 +35,7 @@ class Trained:
     """What was trained, or a model as it comes (`folder` and `method` None); in eval mode. Begins LOADED, on the CPU.
 
     manifest: None where another tool wrote the folder. section: where the base lies. base: what was loaded of it.
+    shares_base: others compute with the base's weights too, which therefore stay as they are.
     """
 
     model: Any
@@ -44,12 +47,19 @@ class Trained:
     precision: Precision
     section: ModelSection
     state: State = State.LOADED
+    shares_base: bool = False
 
     def merge(self) -> None:
-        """Folds what was trained into the base's weights: one ordinary model. LOADED or MERGED -> MERGED."""
+        """Folds what was trained into the base's weights: one ordinary model. LOADED or MERGED -> MERGED.
+
+        A quantised base stays as it is, with what was trained beside it: folded in, it would need its whole memory. A
+        base that others share stays too, and the model computes as if what was trained were folded in."""
         self._require(State.LOADED, State.MERGED)
-        if self.method is not None and self.state is State.LOADED:
-            self.model = self.method.merge(self.model)
+        if self.method is not None and self.state is State.LOADED and not is_packed(self.model):
+            if self.shares_base:
+                self.method.fold(self.model)
+            else:
+                self.model = self.method.merge(self.model)
         self.state = State.MERGED
 
     def place(self) -> None:

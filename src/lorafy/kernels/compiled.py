@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from . import narrow
 from .build import load_library
-from .nouns import Dropout, Linear, Norm, Rotary, Sequences
+from .nouns import Dropout, Linear, Norm, Rotary, Sequences, TokenRows
 
 _POINTER, _INT, _FLOAT, _DOUBLE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_float, ctypes.c_double
 _DROPOUT = (_POINTER, _INT, _DOUBLE)
@@ -314,30 +314,46 @@ LOGITS_BYTES = 2**26
 """Of the logits that are held at a time: the products of fewer rows are slower, those of more no faster."""
 
 
-def cross_entropy(x: torch.Tensor, linear: Linear, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return _CrossEntropy.apply(x, linear, labels)
+def cross_entropy(
+    x: torch.Tensor, linear: Linear, labels: torch.Tensor, rows: TokenRows | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return _CrossEntropy.apply(x, linear, labels, *((None, None) if rows is None else (rows.tokens, rows.change)))
 
 
 class _CrossEntropy(Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, linear: Linear, labels: torch.Tensor) -> Any:
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        linear: Linear,
+        labels: torch.Tensor,
+        tokens: torch.Tensor | None,
+        change: torch.Tensor | None,
+    ) -> Any:
         x, labels = _rows(x), labels.contiguous()
-        num_rows, needs_grad = x.shape[0], ctx.needs_input_grad[0]
+        num_rows, needs_grad = x.shape[0], any(ctx.needs_input_grad)
         losses, hits = torch.empty(num_rows), torch.empty(num_rows)
         d_x = torch.empty_like(x) if needs_grad else None
+        d_change = None if change is None else torch.zeros_like(change)
         step = max(16, LOGITS_BYTES // (linear.out_features * x.element_size()) // 16 * 16)
         for start in range(0, num_rows, step):
             rows = slice(start, min(start + step, num_rows))
             logits = torch.mm(x[rows], linear.forward_weight())
             if linear.bias is not None:
                 logits += linear.bias
+            if change is not None:
+                logits[:, tokens] += torch.mm(x[rows].to(change.dtype), change.T).to(x.dtype)
             _call(
                 "cross_entropy", _SUFFIX[x.dtype], logits.data_ptr(), labels[rows].data_ptr(),
                 losses[rows].data_ptr(), hits[rows].data_ptr(), *logits.shape, int(needs_grad),
             )  # fmt: skip
             if d_x is not None:  # the loss is a sum: its gradient needs nothing of what comes after
                 torch.mm(logits, linear.backward_weight(), out=d_x[rows])
-        ctx.save_for_backward(d_x)
+                if change is not None and d_change is not None:
+                    d_logits = logits[:, tokens].to(change.dtype)
+                    d_x[rows] += torch.mm(d_logits, change).to(x.dtype)
+                    d_change += torch.mm(d_logits.T, x[rows].to(change.dtype))
+        ctx.save_for_backward(d_x, d_change)
         num_correct = hits.sum()
         ctx.mark_non_differentiable(num_correct)
         return losses.sum(), num_correct
@@ -345,8 +361,8 @@ class _CrossEntropy(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_loss: torch.Tensor, _: Any) -> Any:
-        (d_x,) = ctx.saved_tensors
-        return d_x * d_loss, None, None
+        d_x, d_change = ctx.saved_tensors
+        return d_x * d_loss, None, None, None, None if d_change is None else d_change * d_loss
 
 
 def drop(x: torch.Tensor, dropout: Dropout, seeds: torch.Tensor | None) -> torch.Tensor:

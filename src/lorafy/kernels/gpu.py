@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from ..types import IGNORE_INDEX
 from . import reference
-from .nouns import Dropout, Linear, Norm, Rotary, Sequences
+from .nouns import Dropout, Linear, Norm, Rotary, Sequences, TokenRows
 
 LOGITS_BYTES = 2**29
 """Of the language head at once: above 1,000 rows of a vocabulary of 150,000. Fewer rows are slower on a GPU."""
@@ -272,15 +272,25 @@ def _dropped(x: torch.Tensor, p: float, site: int, seeds: torch.Tensor) -> torch
     return reference.drop(x, Dropout(p, site), seeds)
 
 
-def cross_entropy(x: torch.Tensor, linear: Linear, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    return _CrossEntropy.apply(x, linear, labels)
+def cross_entropy(
+    x: torch.Tensor, linear: Linear, labels: torch.Tensor, rows: TokenRows | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return _CrossEntropy.apply(x, linear, labels, *((None, None) if rows is None else (rows.tokens, rows.change)))
 
 
 class _CrossEntropy(Function):
     """Some rows at a time, and their gradient with them: the loss is a sum, so it needs nothing of what comes after."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, linear: Linear, labels: torch.Tensor) -> Any:
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        linear: Linear,
+        labels: torch.Tensor,
+        tokens: torch.Tensor | None,
+        change: torch.Tensor | None,
+    ) -> Any:
+        d_change = None if change is None else torch.zeros_like(change)
         softmax = (x.is_cuda and _liger()) or _softmax
         losses, hits, grads = [], [], []
         step = max(16, LOGITS_BYTES // (linear.out_features * x.element_size()))
@@ -288,12 +298,18 @@ class _CrossEntropy(Function):
             logits = torch.mm(rows, linear.forward_weight())
             if linear.bias is not None:
                 logits += linear.bias.to(logits.dtype)
+            if change is not None:
+                logits[:, tokens] += torch.mm(rows.to(change.dtype), change.T).to(logits.dtype)
             loss, hit, d_logits = softmax(logits, targets)
             losses.append(loss)
             hits.append(hit)
-            if ctx.needs_input_grad[0]:
+            if any(ctx.needs_input_grad):
                 grads.append(torch.mm(d_logits, linear.backward_weight()))
-        ctx.save_for_backward(torch.cat(grads) if grads else None)
+                if change is not None and d_change is not None:
+                    of_rows = d_logits[:, tokens].to(change.dtype)
+                    grads[-1] += torch.mm(of_rows, change).to(x.dtype)
+                    d_change += torch.mm(of_rows.T, rows.to(change.dtype))
+        ctx.save_for_backward(torch.cat(grads) if grads else None, d_change)
         num_correct = torch.stack(hits).sum()
         ctx.mark_non_differentiable(num_correct)
         return torch.stack(losses).sum(), num_correct
@@ -301,8 +317,8 @@ class _CrossEntropy(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_loss: torch.Tensor, _: Any) -> Any:
-        (dx,) = ctx.saved_tensors
-        return dx * d_loss.to(dx.dtype), None, None
+        dx, d_change = ctx.saved_tensors
+        return dx * d_loss.to(dx.dtype), None, None, None, None if d_change is None else d_change * d_loss
 
 
 @_one_pass

@@ -27,6 +27,16 @@ def hold_in(parameter: torch.nn.Parameter, dtype: torch.dtype) -> None:
     parameter.data = parameter.data.to(dtype)
 
 
+def lay_out(parameter: torch.nn.Parameter) -> None:
+    """Row behind row, where the values lie otherwise."""
+    parameter.data = parameter.data.contiguous()
+
+
+def lie_alone(parameter: torch.nn.Parameter) -> None:
+    """A copy of the values, in memory that nothing else looks at."""
+    parameter.data = parameter.data.clone()
+
+
 def join(parameters: Sequence[torch.nn.Parameter], axis: int) -> torch.Tensor:
     """One tensor of matrices that are alike but along `axis`, where they lie side by side; they become its views, so
     that their values are held once. Detached: it is for parameters that are not trained."""

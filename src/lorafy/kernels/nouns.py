@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -44,13 +45,36 @@ class LoraPart:
 
 
 @dataclass(frozen=True)
+class PackedWeight:
+    """The weight (out, in) of quantised layers (quantised.py) that read the same input, their outputs side by side:
+    given back in `dtype` for each product, and not kept. rows: the first and behind the last that are meant."""
+
+    layers: Sequence[Any]
+    dtype: torch.dtype
+    rows: tuple[int, int]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows[1] - self.rows[0], self.layers[0].in_features
+
+    def whole(self) -> torch.Tensor:
+        """De-quantised."""
+        weights = [layer.weight_in(self.dtype) for layer in self.layers]
+        return (weights[0] if len(weights) == 1 else torch.cat(weights))[slice(*self.rows)]
+
+    def part(self, start: int, end: int) -> PackedWeight:
+        """Some of the rows."""
+        return replace(self, rows=(self.rows[0] + start, self.rows[0] + end))
+
+
+@dataclass(frozen=True)
 class Linear:
     """A frozen linear layer (or several that read the same input, their outputs side by side) with its adapters.
 
     weight: (out, in), or (in, out) where `in_first`, as GPT-2 keeps it. bias: (out,), float32, or None.
     """
 
-    weight: torch.Tensor
+    weight: torch.Tensor | PackedWeight
     bias: torch.Tensor | None
     parts: Sequence[LoraPart]
     in_first: bool = False
@@ -61,11 +85,31 @@ class Linear:
 
     def forward_weight(self) -> torch.Tensor:
         """(in, out)"""
-        return self.weight if self.in_first else self.weight.t()
+        return self._whole() if self.in_first else self._whole().t()
 
     def backward_weight(self) -> torch.Tensor:
         """(out, in)"""
-        return self.weight.t() if self.in_first else self.weight
+        return self._whole().t() if self.in_first else self._whole()
+
+    def _whole(self) -> torch.Tensor:
+        return self.weight.whole() if isinstance(self.weight, PackedWeight) else self.weight
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Some rows of a table of tokens that are trained: values (k, H), float32. The table holds them as they were.
+
+    tokens: (k,), each once. start: (k, H), the table's, float32.
+    """
+
+    tokens: torch.Tensor
+    values: torch.Tensor
+    start: torch.Tensor
+
+    @property
+    def change(self) -> torch.Tensor:
+        """(k, H)"""
+        return self.values - self.start
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,13 @@ class FusedLinear(PeftLinear):
     """As peft's, for Linear and GPT-2's Conv1D, until `fused` is set: then W x + B A dropout(x) is one operation.
 
     A and B are read in float32, frozen weights in the dtype they are held in. Masks are drawn from torch's generator.
+    `start`: A and B, on the CPU, as they were taken out of the frozen weight, where they were.
     """
 
     def __init__(self, base_layer: nn.Module, adapter_name: str, **kwargs: Any):
         super().__init__(base_layer, adapter_name, is_target_conv_1d_layer=isinstance(base_layer, Conv1D), **kwargs)
         self.fused: Linear | None = None
+        self.start: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if self.fused is None or self.merged or self.disable_adapters:

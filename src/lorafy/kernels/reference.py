@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from ..types import IGNORE_INDEX
-from .nouns import Dropout, Linear, Norm, Rotary, Sequences
+from .nouns import Dropout, Linear, Norm, Rotary, Sequences, TokenRows
 
 _BITS = 0xFFFFFFFF
 _GOLDEN = 0x9E3779B9
@@ -23,8 +23,7 @@ def lora_linear(x: torch.Tensor, linear: Linear, seeds: torch.Tensor | None) -> 
 
     x: (M, in) -> (M, out). seeds: of each row's dropout, (M,) int32; None in evaluation: then nothing is dropped.
     """
-    weight = linear.weight if linear.in_first else linear.weight.t()
-    y = x @ weight.to(x.dtype)
+    y = x @ linear.forward_weight().to(x.dtype)
     if linear.bias is not None:
         y = y + linear.bias.to(x.dtype)
     for part in linear.parts:
@@ -104,10 +103,15 @@ def rotary(x: torch.Tensor, positions: Rotary) -> torch.Tensor:
     return torch.cat([heads.flatten(1), x[:, turned:]], 1)
 
 
-def cross_entropy(x: torch.Tensor, linear: Linear, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def cross_entropy(
+    x: torch.Tensor, linear: Linear, labels: torch.Tensor, rows: TokenRows | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The losses of W x against `labels` SUMMED, and how many labels have the greatest logit. x: (K, H); labels: (K,),
-    negative where there is none."""
+    negative where there is none. rows: of W, that are trained."""
     logits = lora_linear(x, linear, None)
+    if rows is not None:
+        change = rows.change
+        logits = logits.index_add(1, rows.tokens, (x.to(change.dtype) @ change.T).to(logits.dtype))
     logits = logits.float() if logits.dtype == torch.bfloat16 else logits
     loss = functional.cross_entropy(logits, labels, reduction="sum", ignore_index=IGNORE_INDEX)
     return loss, (logits.detach().argmax(-1) == labels).sum()

@@ -24,10 +24,13 @@ from transformers import (
 )
 
 from ..config.schema import ModelSection
+from ..kernels.packed import packed_layers
 from ..machine.quiet import quiet_transformers
 from ..types import ModelError, Problem
 from . import embedded
 from .parts import Parts
+from .quantise import loading_settings, refuse_twice, require_package, stored_form, stored_settings, take_layers
+from .shelf import Shelf, own
 
 TRUST_FIX = (
     "read that code; to run it: model.trust_remote_code=true on the command line (predict: --trust-remote-code), or in "
@@ -127,7 +130,8 @@ class Source:
 
 
 def open_source(section: ModelSection, tokenizer_folder: Path | None = None) -> Source:
-    """Opens the model that a model section names. Raises ModelError where there is no config to read."""
+    """Opens the model that a model section names. Raises ModelError where there is no config to read, or where it
+    cannot be quantised as the section says."""
     with _loading(section):
         config = AutoConfig.from_pretrained(
             embedded.resolve(section.path, section.revision),
@@ -135,6 +139,9 @@ def open_source(section: ModelSection, tokenizer_folder: Path | None = None) -> 
             trust_remote_code=section.trust_remote_code,
         )
     _refuse_kernels_of_the_hub(section, config)
+    if section.quantise is not None:
+        refuse_twice(section, stored_form(config))
+        require_package()
     return Source(section, config, tokenizer_folder)
 
 
@@ -174,21 +181,17 @@ def _load_image_processor(section: ModelSection) -> Any:
         )
 
 
-def load_with_head(config: ModelSection, head: Mapping[str, Any], pad_token_id: int, seed: int) -> BaseModel:
+def load_with_head(
+    config: ModelSection, head: Mapping[str, Any], pad_token_id: int, seed: int, shelf: Shelf | None = None
+) -> BaseModel:
     """The base in float32 with a head that reads a whole text. A new head's values depend on the seed alone.
 
-    head: what the model's config says of it, such as id2label.
+    head: what the model's config says of it, such as id2label. shelf: where the base's weights may be already.
     """
-    with _loading(config), torch.random.fork_rng():
+    with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model, loading = AutoModelForSequenceClassification.from_pretrained(
-            embedded.resolve(config.path, config.revision),
-            revision=config.revision,
-            trust_remote_code=config.trust_remote_code,
-            dtype=torch.float32,
-            **head,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
+        model, loading = _from_pretrained(
+            config, AutoModelForSequenceClassification, head, shelf, ignore_mismatched_sizes=True
         )
     model.config.pad_token_id = pad_token_id
     new = set(loading["missing_keys"]) | {name for name, *_ in loading["mismatched_keys"]}
@@ -198,25 +201,19 @@ def load_with_head(config: ModelSection, head: Mapping[str, Any], pad_token_id: 
     poolers = sorted({name.rpartition(".pooler.")[0] + ".pooler" for name in lacking if ".pooler." in name})
     _refuse_missing(config, [name for name in lacking if not _is_below(name, poolers)])
     parts += poolers
+    if shelf is not None:
+        own(model, parts)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters() if name in new}
     return BaseModel(model, parts, list(sizes), sum(sizes.values()), _fingerprint(model, parts))
 
 
-def load_whole(config: ModelSection, auto: Any, vocab_size: int) -> BaseModel:
+def load_whole(config: ModelSection, auto: Any, vocab_size: int, shelf: Shelf | None = None) -> BaseModel:
     """The base in float32, whole. auto: the class of transformers that makes it. vocab_size: the tokenizer's; the
-    model's table of embeddings is never resized.
+    model's table of embeddings is never resized. shelf: where its weights may be already.
 
     Raises ModelError where weights are missing, or where the tokenizer knows tokens that the model does not.
     """
-    with _loading(config):
-        loaded: Any = auto.from_pretrained(
-            embedded.resolve(config.path, config.revision),
-            revision=config.revision,
-            trust_remote_code=config.trust_remote_code,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    model, loading = loaded
+    model, loading = _from_pretrained(config, auto, {}, shelf)
     _refuse_missing(config, sorted({*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])}))
     rows = model.get_input_embeddings().weight.shape[0]
     if vocab_size > rows:
@@ -225,12 +222,52 @@ def load_whole(config: ModelSection, auto: Any, vocab_size: int) -> BaseModel:
     return BaseModel(model, [], [], 0, _fingerprint(model, []))
 
 
-def twins(model: Any, token_id: int) -> int:
-    """How many other tokens have the output weights of this one (cosine above 0.99): tokens that pretraining never
+def _from_pretrained(
+    section: ModelSection, auto: Any, settings: Mapping[str, Any], shelf: Shelf | None, **loading: Any
+) -> Any:
+    """auto's, in float32 but for what the section or the folder has quantised, and what transformers tells of the
+    loading. settings: of the model's config. Raises ModelError."""
+    place: dict[str, Any] = {"revision": section.revision, "trust_remote_code": section.trust_remote_code}
+    path = embedded.resolve(section.path, section.revision)
+    loading |= {"dtype": torch.float32, "output_loading_info": True}
+    with _loading(section):
+        config = AutoConfig.from_pretrained(path, **place, **settings)
+        here = None if shelf is None else shelf.load(section, auto, config, **loading)
+    if here is not None:
+        return here
+    stored = stored_form(config)
+    with _loading(section, stored):
+        skeleton = None if section.quantise is None else _skeleton(auto, config, section)
+        kept = [] if skeleton is None else [*_head_modules(skeleton), *_poolers(skeleton)]
+        packing = stored_settings(stored) if skeleton is None else loading_settings(section, skeleton, kept)
+        loaded: Any = auto.from_pretrained(path, **place, **settings, **packing, **loading)
+    model = loaded[0]
+    take_layers(model, section)
+    wrong = [name for name in packed_layers(model) if _is_below(name, kept)]
+    assert not wrong, f"quantised, but it is trained: {wrong}"
+    if shelf is not None:
+        shelf.put(section, auto, loaded)
+    return loaded
+
+
+def _skeleton(auto: Any, config: Any, section: ModelSection) -> Any:
+    """The model without values."""
+    with torch.device("meta"):
+        return auto.from_config(config, trust_remote_code=section.trust_remote_code)
+
+
+def _poolers(model: Any) -> list[str]:
+    """They are trained where the checkpoint lacks them."""
+    return [name for name, _ in model.named_modules() if name.rpartition(".")[2] == "pooler"]
+
+
+def twins(model: Any, token_id: int) -> list[int]:
+    """The other tokens that have the output weights of this one (cosine above 0.99): tokens that pretraining never
     showed end up alike, and no hidden state can mean one of them alone."""
     table = model.get_output_embeddings().weight.detach().float()
     cosines = torch.nn.functional.cosine_similarity(table, table[token_id][None])
-    return int((cosines > 0.99).sum()) - 1
+    cosines[token_id] = 0.0  # itself, or nothing like it where its row is zero, as a padding token's may be
+    return (cosines > 0.99).nonzero().flatten().tolist()
 
 
 def _refuse_missing(config: ModelSection, names: Sequence[str]) -> None:
@@ -253,24 +290,44 @@ def _is_below(name: str, modules: Sequence[str]) -> bool:
 
 
 def _fingerprint(model: Any, head: Sequence[str], samples: int = 64) -> str:
-    """sha256 over names, shapes and evenly spaced values of the base's parameters."""
+    """sha256 over names, shapes and evenly spaced values of the base's parameters; of quantised layers over how
+    they are quantised, their bytes and scales."""
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
         if not _is_below(name, head):
             values = parameter.detach().flatten()
             digest.update(f"{name} {tuple(parameter.shape)}".encode())
             digest.update(values[:: max(1, values.numel() // samples)].contiguous().numpy().tobytes())
+    for name, layer in sorted(packed_layers(model).items()):
+        digest.update(f"{name} {layer.form}".encode())
+        for scales in layer.scales:
+            digest.update(scales[:: max(1, scales.numel() // samples)].contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
 @contextmanager
-def _loading(config: ModelSection) -> Iterator[None]:
-    """Keeps the library quiet (we say in one line what it tells in a table), and clear where loading fails."""
+def _loading(config: ModelSection, stored: str | None = None) -> Iterator[None]:
+    """Keeps the library quiet (we say in one line what it tells in a table), and clear where loading fails. stored: how
+    the folder is quantised already."""
     try:
         with quiet_transformers():
             yield
     except (OSError, ValueError, ImportError, SafetensorError, UnpicklingError) as error:
-        raise ModelError(_unloadable(config, error)) from error
+        raise ModelError(
+            _unloadable(config, error) if stored is None else _packed_elsewhere(config, stored, error)
+        ) from error
+    except RuntimeError as error:  # what unpacks the weights, of a device that it wants or a shape
+        if stored is None:
+            raise
+        raise ModelError(_packed_elsewhere(config, stored, error)) from error
+
+
+def _packed_elsewhere(config: ModelSection, stored: str, error: Exception) -> Problem:
+    """Why a folder that is quantised already cannot be loaded."""
+    reason = str(error).strip().split("\n")[0]
+    message = f"{config.path} is quantised already ({stored}), and transformers cannot load that here: {reason}"
+    fix = "install what it asks for, or take the model that it was made of, with model.quantise=nf4"
+    return Problem("model.path", message, fix)
 
 
 def _unloadable(config: ModelSection, error: Exception) -> Problem:

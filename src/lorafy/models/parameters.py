@@ -9,6 +9,8 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from ..kernels.memory import hold_in
+from ..kernels.packed import packed_layers
+from .quantise import HELD
 
 
 @dataclass(frozen=True)
@@ -32,22 +34,25 @@ def hold_frozen_weights(model: Any, dtype: torch.dtype) -> None:
     """
     if dtype == torch.float32:
         return
-    table = model.get_input_embeddings().weight
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     for module in model.modules():
         if isinstance(module, torch.nn.Linear | Conv1D):
             for name, parameter in module.named_parameters(recurse=False):
-                if parameter is table and not parameter.requires_grad:
+                if id(parameter) in tables and not parameter.requires_grad:
                     setattr(module, name, torch.nn.Parameter(parameter.to(dtype), requires_grad=False))
-                elif not parameter.requires_grad:
+                elif not parameter.requires_grad and parameter.dtype in HELD:
                     hold_in(parameter, dtype)
 
 
 def count_parameters(model: Any) -> ParameterCount:
-    """Counts parameters, without peft's frozen copy of the head, which its trained copy replaces."""
+    """Counts parameters, without peft's frozen copy of the head, which its trained copy replaces. A quantised weight
+    counts as what it stands for."""
+    packed = {f"{name}.weight": layer for name, layer in packed_layers(model).items()}
     trainable = total = 0
     for name, parameter in model.named_parameters():
         if ".original_module." in name:
             continue
-        total += parameter.numel()
+        layer = packed.get(name)
+        total += parameter.numel() if layer is None else layer.in_features * layer.out_features
         trainable += parameter.numel() if parameter.requires_grad else 0
     return ParameterCount(trainable, total)

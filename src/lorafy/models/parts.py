@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..contracts import ParameterGroup
+from ..adapter_contract import ParameterGroup
 from ..types import ModelError, Problem
 
 PEFT_PREFIX = "base_model.model."

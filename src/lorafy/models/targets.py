@@ -130,8 +130,10 @@ def group_targets(model: Any, targets: Sequence[str], parts: ChosenParts | None 
     groups: dict[tuple[str, str, int, int, str | None], int] = defaultdict(int)
     for name in targets:
         module = model.get_submodule(name)
-        rows, columns = module.weight.shape
-        in_features, out_features = (rows, columns) if isinstance(module, Conv1D) else (columns, rows)
+        if isinstance(module, Conv1D):
+            in_features, out_features = module.weight.shape
+        else:  # a quantised layer keeps its weight packed
+            in_features, out_features = module.in_features, module.out_features
         label = ".".join(part for part in name.split(".")[-3:] if not part.isdigit())
         home = None if parts is None else parts.parts.of(name)
         groups[label, type(module).__name__, in_features, out_features, home] += 1

@@ -60,10 +60,13 @@ def save_trained(
     write_json(folder / MANIFEST, asdict(manifest) | {"weights_sha256": file_sha256(folder / weights)})
 
 
-def save_merged(model: Any, write_reader: Callable[[Path], None], folder: Path) -> None:
-    """Writes one ordinary transformers model with what reads for it. write_reader: the task's."""
+def save_merged(
+    model: Any, write_reader: Callable[[Path], None], folder: Path, *, names_of_folder: bool = True
+) -> None:
+    """Writes one ordinary transformers model with what reads for it. write_reader: the task's. names_of_folder: the
+    tensors are called as where it was loaded from; False: as in the model."""
     with quiet_transformers():
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, save_original_format=names_of_folder)
     write_reader(folder)
 
 

@@ -73,24 +73,28 @@ def draw_quality(axes: Axes, quality: Metric, rows: list[dict[str, Any]]) -> Non
     for place, (row, value) in enumerate(zip(rows, values, strict=True)):
         low, high = quality.bounds(row) or (value, value)
         axes.plot([low, high], [place, place], color=BLUE, linewidth=4, alpha=0.28)
+        of_seeds = [value for run in row.get("runs", []) if (value := quality.value(run)) is not None]
+        axes.plot(of_seeds, [place] * len(of_seeds), "|", color=BLUE, markersize=11, alpha=0.7)
         axes.plot([value], [place], "o", color=BLUE, markersize=8, markeredgecolor="white")
         style: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "fontsize": 9}
         axes.annotate(quality.write(value), (value, place), (0, 7), **style)
     is_wide = not quality.is_share and min(values) > 0 and max(values) > LOGARITHMIC_FROM * min(values)
-    axes.set_title(axis_title(quality, is_wide), loc="left", fontsize=9.5, color=MUTED)
+    num_seeds = max(len(row.get("seeds", [])) for row in rows)
+    axes.set_title(axis_title(quality, is_wide, num_seeds), loc="left", fontsize=9.5, color=MUTED)
     scale(axes, quality, is_wide)
     axes.grid(False, axis="y")
     axes.tick_params(length=0, which="both")
     axes.spines["left"].set_visible(False)
 
 
-def axis_title(quality: Metric, is_logarithmic: bool) -> str:
+def axis_title(quality: Metric, is_logarithmic: bool, num_seeds: int = 1) -> str:
     """`accuracy, with its 95 % interval (%)`; in a second line what is not the usual."""
     unusual = ["lower is better"] if quality.higher_is_better is False else []
     unusual += ["log scale"] if is_logarithmic else []
     unit = " (%)" if quality.is_share else ""
     below = f"\n({'; '.join(unusual)})" if unusual else ""
-    return f"{quality.title}, with its 95 % interval{unit}{below}"
+    title = f"mean {quality.title} of {num_seeds} seeds" if num_seeds > 1 else quality.title
+    return f"{title}, with its 95 % interval{unit}{below}"
 
 
 def scale(axes: Axes, quality: Metric, is_logarithmic: bool) -> None:
@@ -130,9 +134,18 @@ def draw_cost(axes: Axes, cost: Cost, values: list[float | None]) -> None:
 
 
 def compare_title(rows: list[dict[str, Any]], shown: list[str], quality: Metric) -> str:
-    """The best method, and whether its interval stands apart. shown: the methods' names."""
+    """The best method, and whether its interval stands apart; of several seeds, which methods differ from the first
+    seed by seed. shown: the methods' names."""
     extreme = "Lowest" if quality.higher_is_better is False else "Highest"
     title = f"{extreme} {quality.title}: {shown[0]}, {quality.write(quality.value(rows[0]))}"
+    paired = {
+        name: bounds for name, row in zip(shown, rows, strict=True) if (bounds := quality.bounds(row.get("difference")))
+    }
+    if paired:
+        apart = [name for name, (low, high) in paired.items() if low > 0 or high < 0]
+        against = next(row["against"] for row in rows if row.get("difference"))
+        found = f"{listed(apart)} {'differ' if len(apart) > 1 else 'differs'}" if apart else "no method differs"
+        return f"{title}; seed by seed {found} from {against}"
     intervals = [bounds for row in rows if (bounds := quality.bounds(row))]
     if len(intervals) < max(len(rows), 2):
         return title
@@ -144,4 +157,9 @@ def compare_title(rows: list[dict[str, Any]], shown: list[str], quality: Metric)
     ]
     if not near:
         return f"{title}; no other method's interval reaches its own"
-    return f"{title}; its interval overlaps with that of {' and of '.join(near)}"
+    return f"{title}; its interval overlaps with that of {listed(near)}"
+
+
+def listed(names: list[str]) -> str:
+    """`LoRA, DoRA and PiSSA`"""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -11,10 +11,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..metrics import numbers
+from ..metrics import LOSS, numbers
 from ..run_directory import RunDirectory, read_json, read_jsonl, write_text
 from .compare_plot import by_quality
 from .plots import Drawn, draw_plots, read_if_there
+from .ranks import rank_sections
 from .sections import Cell, Column, Section, Table
 from .verdict import verdict
 from .view import Picture, View
@@ -46,7 +47,7 @@ def page(run: RunDirectory, view: View, drawn: Drawn) -> str:
         verdict=verdict(view, summary, results, rows, read_jsonl(run.metrics)),
         cards=view.cards(results) + cards(summary),
         checks=(results.get("verification") or {}).get("checks", []),
-        sections=view.results(results) if results else [],
+        sections=[*view.results(results), *rank_sections(results)] if results else [],
         details=view.details(results) if results else [],
         plots=[embedded(picture) for picture in drawn.pictures],
         notes=drawn.notes,
@@ -73,6 +74,8 @@ def comparison(view: View, rows: list[dict[str, Any]]) -> list[Section]:
     metrics = [m for m in view.compared if any(m.value(row) is not None for row in rows)]
     marks = [m.best([m.value(row) for row in rows]) for m in metrics]
     names = [Cell(row.get("title", row["method"])) for row in rows]
+    ranked = metrics[0] if metrics else LOSS
+    against = next((row["against"] for row in rows if row.get("difference")), None)
     figures = [
         [
             name,
@@ -80,11 +83,17 @@ def comparison(view: View, rows: list[dict[str, Any]]) -> list[Section]:
                 Cell(m.write(m.value(row)), m.interval(row), mark[place])
                 for m, mark in zip(metrics, marks, strict=True)
             ),
+            *([] if against is None else [Cell(ranked.difference(row.get("difference")))]),
         ]
         for place, (name, row) in enumerate(zip(names, rows, strict=True))
     ]
     heads = [Column(f"{m.title} {m.arrow}", "number") for m in metrics]
     note = "✓ is the best of a column; below a figure stands its 95 % interval"
+    if against is not None:
+        heads.append(Column(f"{ranked.title} against {against}", "number"))
+        note += (
+            ", over the seeds; the difference is taken seed by seed, and where its interval holds 0 there may be none"
+        )
     return [
         Table("Methods compared", [Column("method", "name"), *heads], figures, note=note),
         Table(

@@ -10,6 +10,7 @@ from ..run_directory import RunDirectory, read_json, read_jsonl
 from .compare_plot import draw_compare
 from .curves import draw_learning_rate, draw_loss, draw_score
 from .hardware_plot import draw_hardware
+from .ranks import draw_ranks
 from .series import metric
 from .view import Picture, View
 
@@ -42,6 +43,9 @@ def draw_plots(run: RunDirectory, view: View) -> Drawn:
     paths.append(draw_learning_rate(lines, run.plots / "learning_rate.png"))
     paths.append(draw_hardware(read_jsonl(run.hardware), summary, run.plots / "hardware.png"))
     pictures = [Picture(path, view.caption(path.stem)) for path in paths if path is not None]
+    ranks = draw_ranks(read_jsonl(run.ranks), summary.get("num_steps"), run.plots / "ranks.png")
+    if ranks is not None:
+        pictures.append(Picture(ranks, view.caption("ranks"), wide=True))
     if results:
         pictures += view.draw(results, run.plots)
     rows = read_if_there(run.compare_results).get("rows")

@@ -15,6 +15,8 @@ CAPTIONS = {
     "step), orange on the validation split.",
     "learning_rate": "Learning rate of each logged step.",
     "hardware": "The training process, sampled while it ran. 100 % processor is one core at work.",
+    "ranks": "The rank of each adapted layer at each step, the darker the higher: below each other the layers of one "
+    "kind, the first of the stack on top. Above: the ranks of all layers together.",
     "compare": "The same data, seed and evaluation for every method.",
 }
 

@@ -7,7 +7,7 @@ What every task on texts with a head shares stands here; a task's file says what
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +18,7 @@ from ..data.corpus import Corpus, load_corpus
 from ..encoding.texts import TextEncoder
 from ..inference.trained import Trained
 from ..models.load import BaseModel, Source, load_with_head
+from ..models.shelf import Shelf
 from ..plugins import load_method, load_plugin, plugin_names
 from ..types import Batch, DataError, Encoded, Example, Features, Finding, ModelError, Problem
 
@@ -39,12 +40,15 @@ def kind_of_model(source: Source) -> TaskKind:
     return next(claimed, None) or next(kind for kind in of_all if kind.has_head and kind.records.is_default)
 
 
-def kind_of_adapter(peft_type: str | None, source: Source) -> TaskKind:
-    """Which task another tool's adapter is for, by what its file says and by its base; without a word, a classifier."""
+def kind_of_adapter(peft_type: str | None, source: Source, names: Collection[str]) -> TaskKind:
+    """Which task another tool's adapter is for, by what its file says and by its base; without a word, a classifier,
+    unless its base writes and it carries no head. names: of its tensors."""
     usual = [kind for kind in kinds().values() if kind.records.is_default]
     named = [kind for kind in kinds().values() if kind.peft_type == peft_type]
+    if peft_type is None and not any(_is_of_head(name) for name in names):
+        named = [kind for kind in kinds().values() if not kind.has_head]
     claimed = (kind for kind in named if kind.claims(source))
-    found = next(claimed, None) or next((kind for kind in named if kind in usual), None)
+    found = next(claimed, None) or next((kind for kind in named if kind in usual and peft_type is not None), None)
     return found or next(kind for kind in usual if kind.has_head)
 
 
@@ -134,12 +138,16 @@ class HeadTask:
         """Fields of the manifest: the names of the classes."""
         return {"labels": list(self.label_names)}
 
-    def load_base(self, section: ModelSection, seed: int) -> BaseModel:
+    def load_base(self, section: ModelSection, seed: int, shelf: Shelf | None = None) -> BaseModel:
         """The base with a head as this task wants it, new where it has none such."""
-        return load_with_head(section, self.head_config(), self.tokenizer.pad_token_id, seed)
+        return load_with_head(section, self.head_config(), self.tokenizer.pad_token_id, seed, shelf)
 
     def check_data(self, corpus: Corpus, encoded: Mapping[str, Encoded]) -> list[Finding]:
         """No findings beside those of preflight/."""
+        return []
+
+    def unlearned_tokens(self, model: Any, features: Sequence[Features]) -> list[int]:
+        """None: it writes nothing."""
         return []
 
     def check_model(self, model: Any) -> list[Finding]:
@@ -236,10 +244,13 @@ def outputs_of_head(folder: Path) -> int:
     method = foreign_method(folder)
     assert method is not None, "only a folder with an adapter is asked for its head"
     with safe_open(folder / method.weights, framework="pt") as file:
-        heads = [name for name in file.keys() if "lora_" not in name and name.endswith("weight")]  # noqa: SIM118
-        sizes = {name: file.get_slice(name).get_shape()[0] for name in heads}
-    outputs = [size for name, size in sizes.items() if name.split(".")[-2] in HEAD_NAMES]
+        outputs = [file.get_slice(name).get_shape()[0] for name in file.keys() if _is_of_head(name)]  # noqa: SIM118
     if not outputs:
         message = "this adapter carries no classification head"
         raise ModelError(Problem(str(folder), message, "it was trained for another task, or its head was not saved"))
     return outputs[0]
+
+
+def _is_of_head(name: str) -> bool:
+    """Whether a tensor of an adapter is the weight of a head's last layer."""
+    return "lora_" not in name and name.endswith(".weight") and name.split(".")[-2] in HEAD_NAMES

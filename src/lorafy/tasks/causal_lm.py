@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -24,6 +25,7 @@ from ..inference.generate import generate
 from ..inference.language_model import LanguageModel
 from ..inference.trained import Trained
 from ..models.load import BaseModel, Source, load_whole, twins
+from ..models.shelf import Shelf
 from ..objectives.tokens import TokenCrossEntropy
 from ..preflight.answers import check_share
 from ..report.language import LanguageView
@@ -130,9 +132,9 @@ class CausalLM:
         facts = {"system": renderer.system, "thinking": renderer.thinking, "fingerprint": renderer.fingerprint}
         return {"labels": [], "prompt": facts}
 
-    def load_base(self, section: ModelSection, seed: int) -> BaseModel:
+    def load_base(self, section: ModelSection, seed: int, shelf: Shelf | None = None) -> BaseModel:
         """The whole model; nothing in it is new."""
-        base = load_whole(section, self.auto, self.vocab_size)
+        base = load_whole(section, self.auto, self.vocab_size, shelf)
         if "logits_to_keep" not in inspect.signature(base.model.forward).parameters:
             message = f"{type(base.model).__name__} of {section.path} gives logits for all positions only"
             raise ModelError(Problem("model.path", message, "take GPT-2, OPT, Llama, Qwen, or most others"))
@@ -149,17 +151,30 @@ class CausalLM:
                 findings.append(Finding("end", "warning", message, "take it out of these texts: it is read as the end"))
         return findings
 
+    def unlearned_tokens(self, model: Any, features: Sequence[Features]) -> list[int]:
+        """The end of an answer, where other tokens have the same output weights, and those of them that are targets."""
+        end = self.encoder.renderer.end_id
+        alike = set(twins(model, end))
+        targets = {label for feature in features for label in feature.labels} if alike else set()
+        return sorted({end} | (alike & targets)) if alike else []
+
     def check_model(self, model: Any) -> list[Finding]:
-        """A finding where a frozen output layer cannot say the end of an answer: the model cannot learn to say it."""
-        renderer = self.encoder.renderer
-        count = 0 if model.get_output_embeddings().weight.requires_grad else twins(model, renderer.end_id)
-        if not count:
+        """A finding where pretraining never showed the end of an answer: with the output layer frozen it cannot be
+        learned."""
+        renderer, weight = self.encoder.renderer, model.get_output_embeddings().weight
+        count = len(twins(model, renderer.end_id))
+        if not count or (isinstance(weight, torch.nn.Parameter) and weight.requires_grad):
             return []
         message = (
             f"pretraining never showed {renderer.end}, which ends an answer: {count:,} other tokens have the same "
-            "output weights, so LoRA can hardly teach this model to stop"
+            "output weights"
         )
-        return [Finding("end", "warning", message, "use adapter.method=full, or a base whose end token was trained")]
+        if weight.requires_grad:  # computed out of the frozen table and its trained rows
+            message += ". Its row, and the row of each of those that the answers hold, is trained beside LoRA"
+            return [Finding("end", "note", message)]
+        message += ", so LoRA can hardly teach this model to stop"
+        fix = "leave adapter.trainable_token_indices at auto, use adapter.method=full, or a base whose end was trained"
+        return [Finding("end", "warning", message, fix)]
 
     def finish(self, model: Any, validation: Sequence[Features] | None, precision: Any) -> CausalLM:
         """The task as it is, and the model with it."""

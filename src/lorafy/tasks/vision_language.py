@@ -17,6 +17,7 @@ from ..encoding.pictures import PictureEncoder
 from ..encoding.vision import PICTURE, VisionEncoder
 from ..models.load import BaseModel, Source
 from ..models.parts import parts_of_vision_language
+from ..models.shelf import Shelf
 from ..objectives.tokens import TokenCrossEntropy
 from ..preflight.pictures import check_pictures
 from ..report.vision import VisionView
@@ -88,9 +89,9 @@ class VisionLanguage(CausalLM):
         if self.video_config is not None:
             (folder / VIDEO_CONFIG).write_text(self.video_config, encoding="utf-8")
 
-    def load_base(self, section: ModelSection, seed: int) -> BaseModel:
+    def load_base(self, section: ModelSection, seed: int, shelf: Shelf | None = None) -> BaseModel:
         """The whole model and its parts; nothing in it is new."""
-        base = super().load_base(section, seed)
+        base = super().load_base(section, seed, shelf)
         return replace(base, parts=parts_of_vision_language(base.model))
 
     def check_data(self, corpus: Corpus, encoded: Mapping[str, Encoded]) -> list[Finding]:

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from ..contracts import AdapterMethod
+from ..adapter_contract import AdapterMethod
 from ..run_directory import RunDirectory, read_json, write_atomically, write_json
 from ..types import Problem, RunError
 

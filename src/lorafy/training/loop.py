@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 import torch
 
+from ..adapter_contract import AdapterMethod
 from ..config.schema import TrainSection
-from ..contracts import AdapterMethod, Task, Tracker
+from ..contracts import Task, Tracker
 from ..data.batches import StepPlan, dropout_seed
 from ..run_directory import RunDirectory
 from ..types import Batch, DataError, Features, Interrupted, StepStats
@@ -25,6 +26,7 @@ from .checkpoint import (
 )
 from .hardware import current_memory_bytes
 from .optim import learning_rate_at
+from .rank_log import RankLog
 from .step import Stepper
 from .stop_signal import StopSignal
 
@@ -47,6 +49,7 @@ class Training:
 
     features: the encoded training examples. num_steps: optimizer steps of the whole run.
     validate: returns the metrics of the validation split as Task.measure does; None where there is none.
+    ranks: where a method that changes ranks has them logged, in the main process.
     """
 
     run: RunDirectory
@@ -64,6 +67,7 @@ class Training:
     display: Display
     progress: Progress
     is_fast: bool = False
+    ranks: RankLog | None = None
 
     def resume(self, step: int) -> None:
         """Puts model, optimizer and progress back to a checkpoint."""
@@ -152,6 +156,9 @@ class Training:
         seconds = time.perf_counter() - started
         num_tokens = sum(len(self.features[index]) for index in examples)
 
+        if self.ranks is not None:
+            self.ranks.log(number, self.method.ranks(self._bare_model))
+
         progress.step, progress.seconds = number, progress.seconds + seconds
         progress.fast_steps += self.is_fast
         window = progress.window
@@ -174,7 +181,7 @@ class Training:
             seconds=seconds,
         )
         if number % self.config.log_every == 0 or number == self.num_steps:
-            self._log_window(stats)
+            self._log_window(stats, result.regularisation)
         return stats
 
     def _batches(self, examples: list[int], seed: int) -> list[Batch]:
@@ -192,14 +199,16 @@ class Training:
         accelerator = self.stepper.accelerator
         return dropout_seed(self.seed, step * accelerator.num_processes + accelerator.process_index)
 
-    def _log_window(self, stats: StepStats) -> None:
+    def _log_window(self, stats: StepStats, regularisation: float | None) -> None:
         window = self.progress.window
+        own_term = {} if regularisation is None else {"regularisation": regularisation}
         self._track(
             {
                 "split": "train",
                 "step": stats.step,
                 "epoch": round(stats.epoch, 4),
                 "loss": window.loss_sum / window.num_targets,
+                **own_term,
                 self.task.objective.score.key: window.score_sum / window.num_targets,
                 "learning_rate": stats.learning_rate,
                 "grad_norm": stats.grad_norm if math.isfinite(stats.grad_norm) else None,
@@ -226,12 +235,13 @@ class Training:
         progress = self.progress
         progress.awaits_validation = False
         value = self.task.rank(metrics)
-        is_best = progress.best is None or value > progress.best
+        may_be_kept = self.method.may_be_kept(self._bare_model, progress.step)
+        is_best = may_be_kept and (progress.best is None or value > progress.best)
         if is_best:
             progress.best, progress.best_step, progress.evaluations_without_gain = value, progress.step, 0
             progress.best_metrics = dict(metrics)
         else:
-            progress.evaluations_without_gain += 1
+            progress.evaluations_without_gain += may_be_kept
         patience = self.config.early_stopping
         progress.stopped_early = patience is not None and progress.evaluations_without_gain >= patience
         record = {

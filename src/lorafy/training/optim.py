@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
+from ..adapter_contract import ParameterGroup
 from ..config.schema import TrainSection
-from ..contracts import ParameterGroup
 from ..kernels.memory import flatten
 
 

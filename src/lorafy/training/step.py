@@ -18,12 +18,13 @@ from .paths import StepPath
 @dataclass(frozen=True)
 class StepResult:
     """Loss and score SUMMED over the targets of all micro-batches and processes, and the gradient's norm before
-    clipping."""
+    clipping. regularisation: the method's own term, which is no part of the loss."""
 
     loss_sum: float
     score_sum: float
     num_targets: int
     grad_norm: float
+    regularisation: float | None = None
 
 
 @dataclass
@@ -39,11 +40,13 @@ class Stepper:
     max_grad_norm: float | None
     after_update: Callable[[int], None]
     """The adapter method's own work after an update, given the step's number."""
+    regularise: Callable[[], torch.Tensor | None] = lambda: None
+    """The adapter method's own term of the loss: adds its gradient, gives its value."""
 
     def step(
         self, batches: Sequence[Batch], num_targets: int, learning_rate: float, seed: int, number: int
     ) -> StepResult:
-        """The gradient of (sum of losses) / num_targets, clipped, then one update.
+        """The gradient of (sum of losses) / num_targets + regularisation, clipped, then one update.
 
         batches: this process's micro-batches of the step, at least one.
         num_targets: the targets of the whole step over all processes. Dividing every micro-batch's SUM by it makes
@@ -68,6 +71,7 @@ class Stepper:
             score_sums.append(output.score_sum)
 
         self.scaler.unscale_(self.optimizer)
+        term = self.regularise()  # the same in every process, behind the sum over them
         limit = self.max_grad_norm if self.max_grad_norm is not None else float("inf")
         grad_norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
 
@@ -75,7 +79,9 @@ class Stepper:
         totals = torch.stack([losses.sum(), torch.stack(score_sums).sum().to(losses.dtype)])
         totals = self.accelerator.reduce(totals, reduction="sum")
         # The step's one wait for the device.
-        loss_sum, score_sum, norm, *each = torch.cat([totals, grad_norm.to(losses.dtype)[None], losses]).tolist()
+        added = losses.new_zeros(()) if term is None else term.detach().to(losses.dtype)
+        read = torch.cat([totals, torch.stack([grad_norm.to(losses.dtype), added]), losses])
+        loss_sum, score_sum, norm, regularisation, *each = read.tolist()
 
         self._require_finite(loss_sum, norm, each, batches)
         for group in self.optimizer.param_groups:
@@ -84,7 +90,7 @@ class Stepper:
         self.scaler.update()
         self.after_update(number)
         self.optimizer.zero_grad(set_to_none=False)
-        return StepResult(loss_sum, score_sum, num_targets, norm)
+        return StepResult(loss_sum, score_sum, num_targets, norm, None if term is None else regularisation)
 
     def _require_finite(self, loss_sum: float, norm: float, each: list[float], batches: Sequence[Batch]) -> None:
         finite = torch.isfinite(torch.tensor([loss_sum, norm])).tolist()

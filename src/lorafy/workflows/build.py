@@ -8,17 +8,21 @@ from typing import Any
 
 import torch
 
+from ..adapter_contract import AdapterMethod, Attachment
 from ..config.schema import ModelSection
-from ..contracts import AdapterMethod, Attachment
+from ..metrics.numbers import size
 from ..models import embedded
 from ..models.load import BaseModel
 from ..models.parameters import ParameterCount, count_parameters, hold_frozen_weights
 from ..models.parts import ChosenParts, choose_parts
 from ..models.pickles import pickled_weights
+from ..models.quantise import Packed, measure
+from ..models.shelf import Shelf
 from ..models.targets import TargetGroup
+from ..models.unquantised import Unquantised
 from ..plugins import load_method
-from ..types import Finding
-from .prepare import Prepared
+from ..types import Finding, ModelError
+from .prepare import Prepared, refuse_packed
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,18 @@ class BuiltModel:
             hold_frozen_weights(self.model, dtype)
 
 
-def build_model(prepared: Prepared) -> BuiltModel:
-    """Start values depend on the seed alone. Raises ModelError where a layer or part that is named is not there."""
+def build_model(prepared: Prepared, shelf: Shelf | None = None) -> BuiltModel:
+    """Start values depend on the seed alone. shelf: where the base's weights may be already.
+
+    Raises ModelError where a layer or part that is named is not there.
+    """
     config, task = prepared.config, prepared.task
     method = load_method(config.adapter.method)
-    base = task.load_base(config.model, config.run.seed)
+    base = task.load_base(config.model, config.run.seed, shelf)
+    packed = measure(base.model)
+    problems = [] if packed is None else refuse_packed(method)  # the folder itself may be quantised
+    if problems:
+        raise ModelError(problems)
     num_base = count_parameters(base.model).total
     parts = choose_parts(base.parts, config.adapter.factors)
     request = Attachment(
@@ -58,6 +69,8 @@ def build_model(prepared: Prepared) -> BuiltModel:
         task_type=task.kind.peft_type,
         num_steps=prepared.num_steps,
         parts=parts,
+        unlearned_tokens=task.unlearned_tokens(base.model, prepared.features["train"]),
+        original=None if config.model.quantise is None else Unquantised(config.model, base.model),
     )
     with torch.random.fork_rng():
         torch.manual_seed(config.run.seed)
@@ -66,10 +79,22 @@ def build_model(prepared: Prepared) -> BuiltModel:
         if parameter.requires_grad:
             assert parameter.dtype == torch.float32, f"trainable parameter {name} is {parameter.dtype}"
             assert request.trains(name), f"{name} is trained, but its part is to stay frozen"
-    findings = [*task.check_model(attached.model), *_pickle_note(config.model)]
+    notes = [Finding("adapter", "note", message) for message in attached.notes]
+    findings = [*task.check_model(attached.model), *notes, *_packed_note(packed, num_base), *_pickle_note(config.model)]
     return BuiltModel(
         attached.model, method, base, attached.targets, count_parameters(attached.model), num_base, findings, parts
     )
+
+
+def _packed_note(packed: Packed | None, num_base: int) -> list[Finding]:
+    if packed is None:
+        return []
+    rest = num_base - packed.num_values
+    message = (
+        f"{packed.num_layers} linear layers of the base are quantised ({packed.form}): {packed.num_values:,} values in "
+        f"{size(packed.num_bytes)}, {packed.share:.2f} of what they take in bfloat16; the other {rest:,} values are not"
+    )
+    return [Finding("quantise", "note", message)]
 
 
 def _pickle_note(section: ModelSection) -> list[Finding]:

@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from ..adapter_contract import AdapterMethod
 from ..config.schema import RunConfig
 from ..evaluation import verify as verification
 from ..inference.trained import Trained
+from ..kernels.packed import is_packed
 from ..machine.environment import processor_name
 from ..models.precision import Precision
-from ..models.trained_files import PROBE, file_sha256
+from ..models.trained_files import PROBE, Manifest, file_sha256
 from ..run_directory import RunDirectory, read_json
 from ..tasks import read_corpus
 from ..types import DataError, Problem
@@ -32,34 +34,42 @@ def score(trained: Trained, config: RunConfig, run: RunDirectory | None) -> dict
     if run is not None:
         _require_same_data(run, split, corpus.fingerprint(split))
     task.refuse_unknown(corpus, split)
+    ranks = None if trained.method is None else trained.method.ranks(trained.model)
     checks = verify(trained)
+    own = {} if ranks is None else {"ranks": ranks}
     found = {"task": task.name, "split": split, **task.score(trained, corpus.splits[split], config.generation)}
-    return found | {"verification": checks, "dtype": trained.precision.name}
+    return found | own | {"verification": checks, "dtype": trained.precision.name}
 
 
 def verify(trained: Trained) -> dict[str, Any] | None:
-    """Every check that the folder of a LOADED model allows, which it leaves MERGED; None for one that lorafy did not
-    train, which it leaves as it is."""
-    manifest, folder, method = trained.manifest, trained.folder, trained.method
-    if manifest is None or folder is None or method is None:
+    """Every check that the folder of a LOADED model allows, which it leaves MERGED; None for a model as it comes.
+
+    Of what another tool wrote nothing was recorded: whether it does something, and whether merging keeps it, is seen on
+    a probe that is made here."""
+    manifest, method = trained.manifest, trained.method
+    if method is None:
         return None
-    probe = load_file(folder / PROBE)
-    in_memory = probe.pop("logits")
+    probe = trained.probe()
     learned = trained.logits(probe, PLAIN)
     base = trained.base_logits(probe, PLAIN)
-    reloaded = trained.logits(probe, trained.precision)
-    same = manifest.probe == probe_circumstances(trained.precision)
+    checks = [] if manifest is None else _as_recorded(trained, method, manifest, probe)
+    checks.append(verification.check_differs(learned, base))
+    trained.merge()
+    if method.merges and not is_packed(trained.model):  # `lorafy merge` proves that, in the memory that it takes
+        checks.append(verification.check_merged(trained.logits(probe, PLAIN), learned))
+    return verification.as_result(checks)
+
+
+def _as_recorded(trained: Trained, method: AdapterMethod, manifest: Manifest, probe: Any) -> list[verification.Check]:
+    """The checks against what training wrote down."""
+    folder = trained.folder
+    assert folder is not None, "a manifest lies in a folder"
+    reloaded, in_memory = trained.logits(probe, trained.precision), load_file(folder / PROBE)["logits"]
+    same = method.reloads_exactly and manifest.probe == probe_circumstances(trained.precision)
     checks = [verification.check_unchanged(file_sha256(folder / method.weights), manifest.weights_sha256)]
     if method.keeps_base:
         checks.append(verification.check_base(trained.base.fingerprint, manifest.base_fingerprint))
-    checks += [
-        verification.check_reloaded(reloaded, in_memory, manifest.probe["dtype"], same),
-        verification.check_differs(learned, base),
-    ]
-    trained.merge()
-    if method.merges:
-        checks.append(verification.check_merged(trained.logits(probe, PLAIN), learned))
-    return verification.as_result(checks)
+    return [*checks, verification.check_reloaded(reloaded, in_memory, manifest.probe["dtype"], same)]
 
 
 def probe_circumstances(precision: Precision) -> dict[str, Any]:

@@ -14,16 +14,19 @@ from ..types import Problem, RunError
 
 
 def run_verb(
-    verb: str, path: Path, what: str, settings: Sequence[str] = (), *, even_failed: bool = False
+    verb: str, path: Path, what: str, settings: Sequence[str] = (), *, even_failed: bool = False, quiet: bool = False
 ) -> dict[str, Any]:
-    """Runs `lorafy VERB PATH SETTINGS --json` and gives what it prints; its messages go to stderr. what: its name in
-    messages, `the evaluation`.
+    """Runs `lorafy VERB PATH SETTINGS --json` and gives what it prints; its messages go to stderr, or with `quiet`
+    nowhere. what: its name in messages, `the evaluation`.
 
     Raises RunError where it fails; with `even_failed` only where it fails without an answer: a failed check is one.
     """
     # -P: no module is imported from the current folder, where the data of others may lie.
     command = [sys.executable, "-P", "-m", "lorafy", verb, str(path), *settings, "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", env=_environment(), check=False)
+    stderr = subprocess.DEVNULL if quiet else None
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=stderr, encoding="utf-8", env=_environment(), check=False
+    )
     if not done.stdout.strip() or (done.returncode != 0 and not even_failed):
         message = f"{what} in a process of its own ended with exit code {done.returncode}"
         repeat = " ".join(["lorafy", verb, str(path), *settings])

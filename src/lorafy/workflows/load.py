@@ -11,14 +11,16 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from ..adapter_contract import AdapterMethod
 from ..config.schema import ModelSection
-from ..contracts import AdapterMethod
+from ..contracts import Task
 from ..inference.trained import Trained
 from ..machine.printable import printable
 from ..models import embedded
-from ..models.load import open_source
+from ..models.load import BaseModel, open_source
 from ..models.pickles import pickled_weights, refuse_pickled
 from ..models.precision import choose_device, choose_precision
+from ..models.shelf import Shelf
 from ..models.trained_files import MANIFEST, Manifest, read_manifest, tensor_names
 from ..plugins import foreign_method, load_method
 from ..run_directory import RunDirectory, read_json
@@ -43,37 +45,54 @@ def find_trained(path: Path) -> Path | None:
     return path if is_trained else None
 
 
-def load_trained(path: Path | str, *, trust: bool = False) -> Trained:
+def load_trained(
+    path: Path | str, *, trust: bool = False, shelf: Shelf | None = None, base: ModelSection | None = None
+) -> Trained:
     """MODEL: a run directory, an adapter folder (ours or any of peft's), or a model (a folder or hub name).
 
-    trust: whether Python code that its folders carry may run; the files' own word for it does not count.
+    trust: whether Python code that its folders carry may run; the files' own word for it does not count. shelf: where
+    the base's weights may be already, which others share. base: where it lies, whatever the adapter's folder says.
     """
     folder = find_trained(Path(path))
     if folder is None:
+        assert shelf is None and base is None, "only what was trained lies on a base"
         return _load_plain(ModelSection(path=str(path), trust_remote_code=trust))
     manifest = read_manifest(folder)
     if manifest is not None:
-        return _load_ours(folder, manifest, trust)
+        return _load_ours(folder, manifest, trust, shelf, base)
     method = foreign_method(folder)
     assert method is not None, "what is no folder of ours is another tool's adapter, or a model"
-    return _load_foreign(folder, method, trust)
+    return _load_foreign(folder, method, trust, shelf, base)
 
 
-def _load_ours(folder: Path, manifest: Manifest, trust: bool) -> Trained:
-    section = _section_of(folder, manifest, trust)
+def _load_ours(
+    folder: Path, manifest: Manifest, trust: bool, shelf: Shelf | None, given: ModelSection | None
+) -> Trained:
+    section = given or _section_of(folder, manifest, trust)
     method = load_method(manifest.method)
     place = method.base_section(section, folder)
-    _look_at_base(section, folder, MANIFEST)
+    if given is None:
+        _look_at_base(section, folder, MANIFEST)
     if place.path != section.path:
         refuse_pickled(folder)
     task = load_kind(manifest.task).restore(manifest, open_source(place, tokenizer_folder=folder))
-    base = task.load_base(place, manifest.seed)
-    _tell_pickle(place)
+    base = _load_base(task, place, manifest.seed, shelf)
+    if given is not None:
+        _require_same_base(folder, manifest, method, base, section)
     if not method.keeps_base and base.new_names:
         raise ModelError(Problem(str(folder), f"missing or misshapen in this folder: {', '.join(base.new_names)}"))
-    model = method.load(base.model, folder, manifest.head)
+    model = method.load(base.model, folder, manifest.head).eval()
     precision = choose_precision(section.dtype, choose_device())
-    return Trained(model.eval(), task, method, manifest, folder, base, precision, section)
+    shared = shelf is not None
+    return Trained(model, task, method, manifest, folder, base, precision, section, shares_base=shared)
+
+
+def _load_base(task: Task, section: ModelSection, seed: int, shelf: Shelf | None) -> BaseModel:
+    base = task.load_base(section, seed, shelf)
+    if shelf is not None:
+        shelf.share(base.model, base.head)
+    _tell_pickle(section)
+    return base
 
 
 def _load_plain(section: ModelSection) -> Trained:
@@ -86,27 +105,49 @@ def _load_plain(section: ModelSection) -> Trained:
     return Trained(base.model.eval(), task, None, None, None, base, precision, section)
 
 
-def _load_foreign(folder: Path, method: AdapterMethod, trust: bool) -> Trained:
+def _load_foreign(
+    folder: Path, method: AdapterMethod, trust: bool, shelf: Shelf | None, given: ModelSection | None
+) -> Trained:
     """An adapter that another tool wrote: base and task from adapter_config.json, number of labels from its head."""
     settings = read_json(folder / ADAPTER_CONFIG)
     base_path = settings.get("base_model_name_or_path")
-    if not base_path:
+    if given is None and not base_path:
         raise ModelError(Problem(str(folder), "adapter_config.json names no base model"))
-    section = ModelSection(path=base_path, trust_remote_code=trust)
-    _look_at_base(section, folder, ADAPTER_CONFIG)
+    section = given or ModelSection(path=base_path, trust_remote_code=trust)
+    if given is None:
+        _look_at_base(section, folder, ADAPTER_CONFIG)
     names = tensor_names(folder / method.weights)  # absent or broken is reported from there
     source = open_source(section)
-    task = kind_of_adapter(settings.get("task_type"), source).of_adapter(folder, source)
-    base = task.load_base(section, seed=0)
-    _tell_pickle(section)
+    task = kind_of_adapter(settings.get("task_type"), source, names).of_adapter(folder, source)
+    base = _load_base(task, section, 0, shelf)
     untrained = set(base.new_names) - {name.removeprefix("base_model.model.") for name in names}
     if untrained:
         message = f"neither this adapter nor its base holds {', '.join(sorted(untrained))}"
         fix = "train it again with the whole head in modules_to_save"
         raise ModelError(Problem(str(folder), message, fix))
-    model = method.load(base.model, folder, base.head)
-    precision = choose_precision("auto", choose_device())
-    return Trained(model.eval(), task, method, None, folder, base, precision, section)
+    model = method.load(base.model, folder, base.head).eval()
+    precision = choose_precision(section.dtype, choose_device())
+    shared = shelf is not None
+    return Trained(model, task, method, None, folder, base, precision, section, shares_base=shared)
+
+
+def require_same_base(trained: Trained) -> None:
+    """Raises ModelError where an adapter lies on another base than it was trained on."""
+    if trained.manifest is not None and trained.method is not None and trained.folder is not None:
+        _require_same_base(trained.folder, trained.manifest, trained.method, trained.base, trained.section)
+
+
+def _require_same_base(
+    folder: Path, manifest: Manifest, method: AdapterMethod, base: BaseModel, section: ModelSection
+) -> None:
+    if not method.keeps_base or manifest.base_fingerprint == base.fingerprint:
+        return
+    message = (
+        f"it was trained on other weights than those that {section.path} holds now "
+        f"(fingerprint {manifest.base_fingerprint[:12]} then, {base.fingerprint[:12]} now)"
+    )
+    fix = f"put the weights of {manifest.model['path']} back, or train again"
+    raise ModelError(Problem(str(folder), message, fix))
 
 
 def _section_of(folder: Path, manifest: Manifest, trust: bool) -> ModelSection:
@@ -144,3 +185,14 @@ def _tell_pickle(section: ModelSection) -> None:
 
 def _tell(text: str) -> None:
     print(printable(text), file=sys.stderr)
+
+
+VERBS = {"write": "ask it with lorafy generate or lorafy chat", "predict": "use lorafy predict"}
+"""What to do with a model of each ability."""
+
+
+def require_able(name: str, trained: Trained, ability: str | None) -> None:
+    kind = trained.task.kind
+    if ability is not None and ability not in kind.abilities:
+        does = " or ".join(VERBS[known] for known in kind.abilities if known in VERBS)
+        raise ModelError(Problem(name, f"this is {kind.noun}", does or None))

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from .. import preflight
+from ..adapter_contract import AdapterMethod
 from ..config.schema import RunConfig
 from ..contracts import Task
 from ..data.batches import StepPlan
@@ -15,7 +16,7 @@ from ..data.corpus import Corpus
 from ..machine.garbage import none_collected
 from ..models.load import Source, open_source
 from ..objectives import TOKENS
-from ..plugins import load_method
+from ..plugins import load_method, plugin_names
 from ..tasks import load_kind, read_corpus
 from ..types import Encoded, Features, Finding, ModelError, Problem, UserError
 
@@ -79,6 +80,15 @@ class Prepared:
         }
 
 
+def refuse_packed(method: AdapterMethod) -> list[Problem]:
+    """Why it cannot train on a base whose linear layers are quantised."""
+    if method.takes_packed:
+        return []
+    others = [name for name in plugin_names("adapters") if load_method(name).takes_packed]
+    message = f"{method.title} changes the base's own weights, and quantised ones cannot be changed"
+    return [Problem("adapter.method", message, f"take another base, or one of {', '.join(others)}")]
+
+
 def prepare(config: RunConfig) -> Prepared:
     """Data, tokenizer, features and pre-flight. Raises every mistake found in data and model path together."""
     with none_collected():
@@ -87,6 +97,8 @@ def prepare(config: RunConfig) -> Prepared:
 
 def _prepare(config: RunConfig) -> Prepared:
     problems: list[Problem] = []
+    if config.model.quantise is not None:
+        problems += refuse_packed(load_method(config.adapter.method))
     source: Source | None = None
     corpus = task = None
     findings: list[Finding] = []

@@ -9,11 +9,32 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 
 from ..config import RunConfig, config_tree, load_config
+from ..config.load import read_recipe
 from ..run_directory import RunDirectory, next_run_name, numbered_runs
 from ..training.processes import is_main_process
-from ..types import Problem, RunError
+from ..types import ConfigError, Problem, RunError
+
+ADAPTERS = "adapters"
+"""The section that names several."""
 
 Recipe = RunConfig | Mapping[str, Any] | Path | str
+
+
+def names_adapters(recipe: Recipe) -> bool:
+    """Whether this is a recipe with a section `adapters`."""
+    if isinstance(recipe, RunConfig):
+        return recipe.adapters is not None
+    if isinstance(recipe, Mapping):
+        return ADAPTERS in recipe
+    path = Path(recipe)
+    return path.suffix.lower() in (".yaml", ".yml") and path.is_file() and ADAPTERS in read_recipe(path)
+
+
+def refuse_several(model: Path | str) -> None:
+    """Raises ConfigError for a recipe that names adapters, where one model is wanted."""
+    if names_adapters(model):
+        fix = "name the folder of one of them, or use predict, generate, chat, evaluate or combine"
+        raise ConfigError(Problem(str(model), "names several adapters, and this verb takes one model", fix))
 
 
 def new_run(config: RunConfig, stem: str) -> RunDirectory:

@@ -17,6 +17,7 @@ from ..machine.environment import describe_environment
 from ..machine.garbage import kept_from_collection
 from ..models.parts import at_their_rates
 from ..models.precision import Precision, choose_precision
+from ..models.shelf import Shelf
 from ..plugins import load_plugin
 from ..run_directory import RunDirectory, read_json, write_json, write_text
 from ..training.checkpoint import Progress, disk_faults, remove_later_checkpoints
@@ -26,6 +27,7 @@ from ..training.loop import Training
 from ..training.optim import make_optimizer
 from ..training.paths import PlainPath
 from ..training.processes import make_accelerator
+from ..training.rank_log import RankLog
 from ..training.step import Stepper
 from ..training.take_path import take_path
 from ..types import DataError, Interrupted, Problem
@@ -35,25 +37,42 @@ from .prepare import Prepared, prepare
 from .save import summarise, write_trained
 
 
-def run_training(config: RunConfig, run: RunDirectory, *, resume: bool, console: Console) -> None:
-    """Trains in `run`, which is made here or, with `resume`, continued. The caller has named it in the config."""
+def run_training(
+    config: RunConfig,
+    run: RunDirectory,
+    *,
+    resume: bool,
+    console: Console,
+    prepared: Prepared | None = None,
+    shelf: Shelf | None = None,
+) -> None:
+    """Trains in `run`, which is made here or, with `resume`, continued. The caller has named it in the config.
+
+    prepared: of this recipe, where it is there already. shelf: where the base's weights may be already.
+    """
     if resume:
         run.refuse_links()
     accelerator = make_accelerator()
-    prepared = prepare(config)
+    prepared = prepare(config) if prepared is None else replace(prepared, config=config)
     with kept_from_collection():
-        _train_prepared(config, run, prepared, accelerator, console, resume)
+        _train_prepared(config, run, prepared, accelerator, console, resume, shelf)
 
 
 def _train_prepared(
-    config: RunConfig, run: RunDirectory, prepared: Prepared, accelerator: Accelerator, console: Console, resume: bool
+    config: RunConfig,
+    run: RunDirectory,
+    prepared: Prepared,
+    accelerator: Accelerator,
+    console: Console,
+    resume: bool,
+    shelf: Shelf | None,
 ) -> None:
     quiet = console if accelerator.is_main_process else PlainConsole(quiet=True)
     if resume:
         _require_same_data(run, prepared)
     precision = choose_precision(config.model.dtype, accelerator.device)
     torch.set_num_threads(_saved_threads(run) if resume else torch.get_num_threads())
-    built = build_model(prepared)
+    built = build_model(prepared, shelf)
     announce_run(quiet, run, prepared, built, precision)
     with disk_faults(run), ExitStack() as stack:
         if accelerator.is_main_process:
@@ -67,6 +86,7 @@ def _train_prepared(
         built.model.to(accelerator.device)
         progress = _Sitting(run, prepared, built, accelerator, precision, quiet).train(resume)
         built.model.eval()
+        built.method.finish(built.model)
         task = prepared.task.finish(built.model, prepared.features.get("validation"), precision)
         prepared = replace(prepared, task=task)
         if accelerator.is_main_process:
@@ -101,6 +121,7 @@ class _Sitting:
                 trackers = self._trackers(step, stack)
             display = self._display(step)
             training = self._training(stepper, is_fast, trackers, display)
+            training.ranks = self._rank_log(step, stack)
             if step is not None:
                 training.resume(step)
                 self.console.print(f"Resumed after step {step} of {training.num_steps}.")
@@ -125,7 +146,7 @@ class _Sitting:
         scaler = torch.amp.GradScaler(accelerator.device.type, enabled=self.precision.scales_loss)
         wrapped = accelerator.prepare_model(model) if accelerator.num_processes > 1 else model
         # Behind that, which may give parameters other memory.
-        groups = at_their_rates(method.parameter_groups(model), model, self.built.parts)
+        groups = at_their_rates(method.parameter_groups(model, prepared.config.adapter), model, self.built.parts)
         optimizer = make_optimizer(groups, section)
         path, is_fast = take_path(
             PlainPath(wrapped, prepared.task, self.precision, section.micro_batch_size),
@@ -147,6 +168,7 @@ class _Sitting:
             precision=self.precision,
             max_grad_norm=section.max_grad_norm,
             after_update=lambda number: method.after_update(model, number),
+            regularise=lambda: method.regularise(model),
         )
         return stepper, is_fast
 
@@ -156,6 +178,17 @@ class _Sitting:
         for tracker in trackers:
             stack.callback(tracker.close)
         return trackers
+
+    def _rank_log(self, step: int | None, stack: ExitStack) -> RankLog | None:
+        """Where the ranks of a method that changes them are logged; its first line is the start."""
+        ranks = self.built.method.ranks(self.built.model)
+        if ranks is None or not self.accelerator.is_main_process:
+            return None
+        log = RankLog(self.run, step)
+        stack.callback(log.close)
+        if step is None:
+            log.log(0, ranks)
+        return log
 
     def _display(self, step: int | None) -> ProgressDisplay:
         task = self.prepared.task

@@ -12,7 +12,7 @@ from ..config import RunConfig, load_config
 from ..config.flat import override_name
 from ..config.load import normalise_overrides
 from ..types import ConfigError, Problem
-from .runs import is_config_of_run
+from .runs import is_config_of_run, refuse_several
 
 TRUST = "model.trust_remote_code"
 GIVEN = f"{TRUST}=true"
@@ -39,6 +39,7 @@ def trust_for(model: Path | str, said: bool | None) -> bool:
     """Whether code of MODEL may run. said: on the command line. A recipe that stands for its run is the person's own;
     the config.yaml of a run is not: it came with the run."""
     path = Path(model)
+    refuse_several(path)
     if said is not None:
         return said
     is_recipe = path.suffix.lower() in (".yaml", ".yml") and path.is_file() and not is_config_of_run(path)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...objectives import TOKENS
 from ..decoder import Decoder, Layer
-from ..weights import Reader, Unsupported, activation_name
+from ..weights import Reader, Unsupported, activation_name, base_of
 
 READS = TOKENS
 
@@ -43,7 +43,8 @@ def read(model: Any, reader: Reader) -> Decoder:
             )
         )
     return Decoder(
-        words=body.wte.weight.detach(),
+        words=base_of(body.wte).weight.detach(),
+        word_rows=reader.token_rows(body.wte),
         positions=body.wpe.weight.detach(),
         first_position=0,
         embedding_dropout=reader.dropout(body.drop),
@@ -56,5 +57,6 @@ def read(model: Any, reader: Reader) -> Decoder:
         gated=False,
         last_norm=reader.norm(body.ln_f),
         head=reader.linear(model.lm_head),
+        head_rows=reader.token_rows(model.lm_head),
         dtype=reader.dtype,
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...objectives import TOKENS
 from ..decoder import Decoder, Layer
-from ..weights import Reader, Unsupported, activation_name
+from ..weights import Reader, Unsupported, activation_name, base_of
 
 READS = TOKENS
 
@@ -39,7 +39,8 @@ def read(model: Any, reader: Reader) -> Decoder:
             )
         )
     return Decoder(
-        words=body.embed_tokens.weight.detach(),
+        words=base_of(body.embed_tokens).weight.detach(),
+        word_rows=reader.token_rows(body.embed_tokens),
         positions=body.embed_positions.weight.detach(),
         first_position=body.embed_positions.offset,
         embedding_dropout=reader.dropout(0.0),
@@ -52,5 +53,6 @@ def read(model: Any, reader: Reader) -> Decoder:
         gated=False,
         last_norm=reader.norm(body.final_layer_norm),
         head=reader.linear(model.lm_head),
+        head_rows=reader.token_rows(model.lm_head),
         dtype=reader.dtype,
     )

@@ -19,6 +19,7 @@ from ...data.splits import count_labels
 from ...inference.trained import Trained
 from ...metrics import Metric
 from ...models.load import BaseModel, Source
+from ...models.shelf import Shelf
 from ...objectives import TextObjective
 from ...types import Example, Features, Finding, LossOutput
 from .. import HeadKind, HeadTask
@@ -86,9 +87,9 @@ class MultiLabel(HeadTask):
         """Fields of the manifest, the threshold among them."""
         return super().settings() | {"settings": {"threshold": self.threshold}}
 
-    def load_base(self, section: ModelSection, seed: int) -> BaseModel:
+    def load_base(self, section: ModelSection, seed: int, shelf: Shelf | None = None) -> BaseModel:
         """The base with its head; its config carries the threshold, for whoever saves or merges it."""
-        base = super().load_base(section, seed)
+        base = super().load_base(section, seed, shelf)
         setattr(base.model.config, THRESHOLD_KEY, self.threshold)
         return base
 

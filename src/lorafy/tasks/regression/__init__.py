@@ -18,6 +18,7 @@ from ...data.corpus import Corpus
 from ...inference.trained import Trained
 from ...metrics import Metric
 from ...models.load import BaseModel, Source, load_with_head
+from ...models.shelf import Shelf
 from ...objectives import TextObjective
 from ...types import Example, Features, Finding, LossOutput
 from .. import HeadKind, HeadTask
@@ -77,10 +78,10 @@ class Regression(HeadTask):
         """Settings of the head: one output, and the loss that transformers' own Trainer would take."""
         return {"num_labels": 1, "problem_type": "regression"}
 
-    def load_base(self, section: ModelSection, seed: int) -> BaseModel:
+    def load_base(self, section: ModelSection, seed: int, shelf: Shelf | None = None) -> BaseModel:
         """A new head begins at the mean, where its output layer has a bias; one that was trained already speaks the
         data's unit, and is brought to `scale`."""
-        base = load_with_head(section, self.head_config(), self.tokenizer.pad_token_id, seed)
+        base = load_with_head(section, self.head_config(), self.tokenizer.pad_token_id, seed, shelf)
         layer = output_layer(base.model)
         new = {id(parameter) for name, parameter in base.model.named_parameters() if name in base.new_names}
         with torch.no_grad():
