@@ -34,6 +34,13 @@ class Metric:
         return self.write is numbers.percent
 
     @property
+    def range(self) -> tuple[float, float]:
+        """The least and the most that it can be, as far as its unit tells."""
+        if self.is_share:
+            return 0.0, 1.0
+        return (0.0 if self.write in (numbers.score, numbers.perplexity) else float("-inf")), float("inf")
+
+    @property
     def arrow(self) -> str:
         """Its direction as a sign, for the head of a column."""
         return {True: "↑", False: "↓", None: ""}[self.higher_is_better]

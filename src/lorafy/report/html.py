@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..metrics import LOSS, numbers
+from ..metrics import numbers
 from ..run_directory import RunDirectory, read_json, read_jsonl, write_text
 from .compare_plot import by_quality
 from .plots import Drawn, draw_plots, read_if_there
@@ -74,7 +74,6 @@ def comparison(view: View, rows: list[dict[str, Any]]) -> list[Section]:
     metrics = [m for m in view.compared if any(m.value(row) is not None for row in rows)]
     marks = [m.best([m.value(row) for row in rows]) for m in metrics]
     names = [Cell(row.get("title", row["method"])) for row in rows]
-    ranked = metrics[0] if metrics else LOSS
     against = next((row["against"] for row in rows if row.get("difference")), None)
     figures = [
         [
@@ -83,14 +82,16 @@ def comparison(view: View, rows: list[dict[str, Any]]) -> list[Section]:
                 Cell(m.write(m.value(row)), m.interval(row), mark[place])
                 for m, mark in zip(metrics, marks, strict=True)
             ),
-            *([] if against is None else [Cell(ranked.difference(row.get("difference")))]),
         ]
         for place, (name, row) in enumerate(zip(names, rows, strict=True))
     ]
     heads = [Column(f"{m.title} {m.arrow}", "number") for m in metrics]
     note = "✓ is the best of a column; below a figure stands its 95 % interval"
     if against is not None:
-        heads.append(Column(f"{ranked.title} against {against}", "number"))
+        heads.insert(1, Column(f"against {against}", "number"))
+        for row, cells in zip(rows, figures, strict=True):
+            value, _, bounds = metrics[0].difference(row.get("difference")).partition(" (")
+            cells.insert(2, Cell(value, bounds.replace(")", "")))
         note += (
             ", over the seeds; the difference is taken seed by seed, and where its interval holds 0 there may be none"
         )

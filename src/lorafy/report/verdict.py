@@ -30,7 +30,9 @@ def verdict(
     if results:
         return evaluated(view, results)
     if compare_rows:
-        return Verdict("good", f"{compared(compare_rows)} compared on the same data and seed.")
+        num_seeds = max(len(row.get("seeds", [])) for row in compare_rows)
+        seeds = f"by the same {num_seeds} seeds" if num_seeds > 1 else "and seed"
+        return Verdict("good", f"{compared(compare_rows)} compared on the same data {seeds}.")
     if summary:
         return trained(view, summary)
     if lines:

@@ -197,8 +197,11 @@ def over_seeds(metrics: Sequence[Metric], rows: Mapping[int, dict[str, Any]]) ->
     mean: dict[str, Any] = {"seeds": list(rows), "runs": list(rows.values())}
     for metric in metrics:
         values = [value for row in rows.values() if (value := metric.value(row)) is not None]
-        if values:
-            mean[metric.key], mean[f"{metric.key}_interval"] = mean_interval(values)
+        if not values:
+            continue
+        mean[metric.key], interval = mean_interval(values)
+        least, most = metric.range
+        mean[f"{metric.key}_interval"] = interval and [max(interval[0], least), min(interval[1], most)]
     if first["seconds"] is not None:
         mean["seconds"] = mean_interval([row["seconds"] for row in rows.values()])[0]
         mean["peak_memory_bytes"] = max(row["peak_memory_bytes"] for row in rows.values())
