@@ -178,7 +178,20 @@ def _two_by_two(lorafy: Callable[..., Outcome], recipe_file: Path, tmp_path: Pat
     assert refused.code == 2 and "no comparison began in this folder" in refused.stderr
 
 
-def test_a_run_that_fails_stops_no_other_one(lorafy: Callable[..., Outcome], recipe_file: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_run_that_fails_in_a_process_stops_no_other_one(
+    lorafy: Callable[..., Outcome], recipe_file: Path, tmp_path: Path
+) -> None:
+    _one_fails(lorafy, recipe_file, tmp_path)
+
+
+def test_a_run_that_fails_stops_no_other_one(
+    lorafy: Callable[..., Outcome], recipe_file: Path, tmp_path: Path, made_up: None
+) -> None:
+    _one_fails(lorafy, recipe_file, tmp_path)
+
+
+def _one_fails(lorafy: Callable[..., Outcome], recipe_file: Path, tmp_path: Path) -> None:
     """AdaLoRA needs two steps."""
     short = (f"run.output_dir={tmp_path}", "train.max_steps=1")
     done = lorafy("compare", recipe_file, "--methods", "adalora", "lora", *short, "--json")
