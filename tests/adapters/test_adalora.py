@@ -18,7 +18,6 @@ from peft.tuners.adalora import AdaLoraLayer, RankAllocator, SVDLinear
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lorafy.adapter_contract import Attachment
 from lorafy.adapters.adalora import METHOD, make_schedule, orthogonality
@@ -34,6 +33,7 @@ from lorafy.training.step import Stepper
 from lorafy.types import ConfigError
 from lorafy.workflows.load import load_trained
 from lorafy.workflows.save import write_trained
+from plain_peft import by_peft
 from tiny_models import LABELS, build, load_classifier, logits_of, make_config, move_trainable
 from tolerances import FLOAT32_ROUNDING
 from trained_runs import Killed, assert_same_run, kill_after, train
@@ -349,12 +349,7 @@ def shrunken(base: Path, data: Path, folder: Path, empty: bool = True) -> tuple[
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_plain_peft_loads_it(base_models: dict[str, Path], sms_csv: Path, tmp_path: Path, name: str):
     folder, expected, inputs = shrunken(base_models[name], sms_csv, tmp_path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        base = AutoModelForSequenceClassification.from_pretrained(base_models[name], num_labels=2)
-        base.config.pad_token_id = AutoTokenizer.from_pretrained(folder).pad_token_id
-        model = peft.PeftModel.from_pretrained(base, folder)
-    assert torch.equal(logits_of(model, inputs), expected)
+    assert torch.equal(logits_of(by_peft(folder, base_models[name]), inputs), expected)
     sizes = {n: t.shape for n, t in load_file(folder / "adapter_model.safetensors").items() if "lora_E" in n}
     assert sorted({shape[0] for shape in sizes.values()}) == [0, 4], "only what is left is on disk"
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import Any
 
-import peft
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lorafy.adapters.pissa import adapted, frozen, matrices
 from lorafy.evaluation.verify import relative_difference
@@ -23,6 +20,7 @@ from lorafy.workflows.evaluate import verify
 from lorafy.workflows.load import load_trained
 from lorafy.workflows.prepare import Prepared
 from lorafy.workflows.save import write_trained
+from plain_peft import by_peft
 from tiny_models import LABELS, build, load_classifier, logits_of, make_config, move_trainable
 from tolerances import FLOAT32_ROUNDING
 
@@ -34,22 +32,6 @@ LAYER = "base_model.model.bert.encoder.layer.0.attention.self.query"
 
 def built_with(base: Path, data: Path, **adapter: Any) -> tuple[BuiltModel, Prepared]:
     return build(make_config(base, data, adapter={"r": 4} | adapter))
-
-
-def plain_base(folder: Path, base: Path) -> Any:
-    """The base as transformers alone loads it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=2)
-    model.config.pad_token_id = AutoTokenizer.from_pretrained(folder).pad_token_id
-    return model
-
-
-def by_peft(folder: Path, base: Path) -> Any:
-    """The adapter on its base, as plain peft loads it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return peft.PeftModel.from_pretrained(plain_base(folder, base), folder)
 
 
 def untouched(built: BuiltModel, prepared: Prepared) -> Any:

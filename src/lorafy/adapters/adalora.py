@@ -15,19 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import AdaLoraConfig, TaskType, get_peft_model
+from peft import AdaLoraConfig, get_peft_model
 from peft.tuners.adalora import AdaLoraLayer, RankAllocator
 from torch import nn
-from transformers.pytorch_utils import Conv1D
 
 from ..adapter_contract import Attached, Attachment
 from ..config.schema import AdapterSection
 from ..models.parts import PEFT_PREFIX
-from ..models.targets import TargetGroup, group_targets, peft_targets
-from ..models.token_rows import shares_weights
+from ..models.targets import TargetGroup, group_targets
 from ..run_directory import read_json
 from ..types import ConfigError, Problem
-from .lora import Lora, quiet_peft
+from .lora import Lora, peft_settings, quiet_peft
 
 ADAPTER = "default"
 """peft's name of the one adapter."""
@@ -94,32 +92,20 @@ class AdaLora(Lora):
     def attach(self, model: Any, request: Attachment) -> Attached:
         """Wraps the target layers. Raises ConfigError for a schedule or a rank that does not fit."""
         config, chosen = request.config, self.choose(model, request)
-        targets = chosen.targets
-        groups = group_targets(model, targets, request.parts)
+        groups = group_targets(model, chosen.targets, request.parts)
         schedule, init_r = make_schedule(config, request.num_steps), math.ceil(START * config.r)
         problems = [*_misfits(schedule), *_too_high(config.r, init_r, groups)]
         if problems:
             raise ConfigError(problems)
         peft_config = AdaLoraConfig(
-            task_type=TaskType(request.task_type),
-            init_r=init_r,
-            target_r=config.r,
-            **asdict(schedule),
-            lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft computes with any number
-            lora_dropout=config.dropout,
-            target_modules=peft_targets(model, targets),
-            modules_to_save=[*request.head, *chosen.whole] or None,
-            trainable_token_indices=chosen.rows or None,
-            ensure_weight_tying=shares_weights(model, chosen.whole),
-            fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in targets),  # GPT-2: (in, out)
-            bias="none",
+            init_r=init_r, target_r=config.r, **asdict(schedule), **peft_settings(model, request, chosen)
         )
         with quiet_peft():
             peft_model = get_peft_model(model, peft_config)
         peft_model.peft_config[ADAPTER].base_model_name_or_path = request.base_name
         tuner: Any = peft_model.base_model
         tuner.rankallocator = Allocator(tuner.model, peft_config, ADAPTER)
-        return Attached(peft_model, groups, [_note(schedule, init_r, config.r, len(targets)), *chosen.notes])
+        return Attached(peft_model, groups, [_note(schedule, init_r, config.r, len(chosen.targets)), *chosen.notes])
 
     def regularise(self, model: Any) -> torch.Tensor:
         """orth_reg_weight times the mean over all A and B of |A A' - I| and |B' B - I|, Frobenius norms.

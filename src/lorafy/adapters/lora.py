@@ -104,26 +104,15 @@ class Lora(AdapterMethod):
 
     def attach(self, model: Any, request: Attachment) -> Attached:
         """Wraps the target layers."""
-        config, head = request.config, request.head
-        chosen = self.choose(model, request)
-        targets = chosen.targets
-        groups = group_targets(model, targets, request.parts)
+        config, chosen = request.config, self.choose(model, request)
+        groups = group_targets(model, chosen.targets, request.parts)
         with quiet_peft():
-            # peft copies each head module (modules_to_save) and freezes the rest.
             peft_config = LoraConfig(
-                task_type=TaskType(request.task_type),
                 r=config.r,
-                lora_alpha=config.alpha,  # type: ignore[arg-type]  # peft computes with any number
-                lora_dropout=config.dropout,
                 use_rslora=config.use_rslora,
                 rank_pattern=dict(config.rank_pattern),
                 alpha_pattern=dict(config.alpha_pattern),
-                target_modules=peft_targets(model, targets),
-                modules_to_save=[*head, *chosen.whole] or None,
-                trainable_token_indices=chosen.rows or None,
-                ensure_weight_tying=shares_weights(model, chosen.whole),
-                fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in targets),  # (in, out)
-                bias="none",
+                **peft_settings(model, request, chosen),
                 **self.variant,
             )
             if not is_packed(model):  # peft has layers for those, and a packed nn.Linear would be taken for a whole one
@@ -200,6 +189,24 @@ class Lora(AdapterMethod):
             yield model
         finally:
             _switch(model, head, True)
+
+
+def peft_settings(model: Any, request: Attachment, chosen: Chosen) -> dict[str, Any]:
+    """What LoRA's and AdaLoRA's configs have in common."""
+    config = request.config
+    return {
+        "task_type": TaskType(request.task_type),
+        "lora_alpha": config.alpha,
+        "lora_dropout": config.dropout,
+        "target_modules": peft_targets(model, chosen.targets),
+        # peft copies these, the head among them, and freezes the rest.
+        "modules_to_save": [*request.head, *chosen.whole] or None,
+        "trainable_token_indices": chosen.rows or None,
+        "ensure_weight_tying": shares_weights(model, chosen.whole),
+        # GPT-2's layers keep their weight as (in, out).
+        "fan_in_fan_out": any(isinstance(model.get_submodule(name), Conv1D) for name in chosen.targets),
+        "bias": "none",
+    }
 
 
 def _no_numbers(error: ValueError) -> ModelError:

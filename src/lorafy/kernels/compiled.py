@@ -317,43 +317,38 @@ LOGITS_BYTES = 2**26
 def cross_entropy(
     x: torch.Tensor, linear: Linear, labels: torch.Tensor, rows: TokenRows | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return _CrossEntropy.apply(x, linear, labels, *((None, None) if rows is None else (rows.tokens, rows.change)))
+    return _CrossEntropy.apply(x, linear, labels, rows, None if rows is None else rows.values)
 
 
 class _CrossEntropy(Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        linear: Linear,
-        labels: torch.Tensor,
-        tokens: torch.Tensor | None,
-        change: torch.Tensor | None,
+        ctx: Any, x: torch.Tensor, linear: Linear, labels: torch.Tensor, trained: TokenRows | None, _: Any
     ) -> Any:
         x, labels = _rows(x), labels.contiguous()
         num_rows, needs_grad = x.shape[0], any(ctx.needs_input_grad)
         losses, hits = torch.empty(num_rows), torch.empty(num_rows)
         d_x = torch.empty_like(x) if needs_grad else None
-        d_change = None if change is None else torch.zeros_like(change)
+        d_values: Any = None if trained is None else torch.zeros_like(trained.values)
         step = max(16, LOGITS_BYTES // (linear.out_features * x.element_size()) // 16 * 16)
         for start in range(0, num_rows, step):
             rows = slice(start, min(start + step, num_rows))
             logits = torch.mm(x[rows], linear.forward_weight())
             if linear.bias is not None:
                 logits += linear.bias
-            if change is not None:
-                logits[:, tokens] += torch.mm(x[rows].to(change.dtype), change.T).to(x.dtype)
+            if trained is not None:
+                trained.add_to(logits, x[rows])
             _call(
                 "cross_entropy", _SUFFIX[x.dtype], logits.data_ptr(), labels[rows].data_ptr(),
                 losses[rows].data_ptr(), hits[rows].data_ptr(), *logits.shape, int(needs_grad),
             )  # fmt: skip
             if d_x is not None:  # the loss is a sum: its gradient needs nothing of what comes after
                 torch.mm(logits, linear.backward_weight(), out=d_x[rows])
-                if change is not None and d_change is not None:
-                    d_logits = logits[:, tokens].to(change.dtype)
-                    d_x[rows] += torch.mm(d_logits, change).to(x.dtype)
-                    d_change += torch.mm(d_logits.T, x[rows].to(change.dtype))
-        ctx.save_for_backward(d_x, d_change)
+                if trained is not None:
+                    of_x, of_values = trained.gradients(logits, x[rows])
+                    d_x[rows] += of_x
+                    d_values += of_values
+        ctx.save_for_backward(d_x, d_values)
         num_correct = hits.sum()
         ctx.mark_non_differentiable(num_correct)
         return losses.sum(), num_correct
@@ -361,8 +356,8 @@ class _CrossEntropy(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_loss: torch.Tensor, _: Any) -> Any:
-        d_x, d_change = ctx.saved_tensors
-        return d_x * d_loss, None, None, None, None if d_change is None else d_change * d_loss
+        d_x, d_values = ctx.saved_tensors
+        return d_x * d_loss, None, None, None, None if d_values is None else d_values * d_loss
 
 
 def drop(x: torch.Tensor, dropout: Dropout, seeds: torch.Tensor | None) -> torch.Tensor:

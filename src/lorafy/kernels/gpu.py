@@ -275,7 +275,7 @@ def _dropped(x: torch.Tensor, p: float, site: int, seeds: torch.Tensor) -> torch
 def cross_entropy(
     x: torch.Tensor, linear: Linear, labels: torch.Tensor, rows: TokenRows | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return _CrossEntropy.apply(x, linear, labels, *((None, None) if rows is None else (rows.tokens, rows.change)))
+    return _CrossEntropy.apply(x, linear, labels, rows, None if rows is None else rows.values)
 
 
 class _CrossEntropy(Function):
@@ -283,14 +283,9 @@ class _CrossEntropy(Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        linear: Linear,
-        labels: torch.Tensor,
-        tokens: torch.Tensor | None,
-        change: torch.Tensor | None,
+        ctx: Any, x: torch.Tensor, linear: Linear, labels: torch.Tensor, trained: TokenRows | None, _: Any
     ) -> Any:
-        d_change = None if change is None else torch.zeros_like(change)
+        d_values: Any = None if trained is None else torch.zeros_like(trained.values)
         softmax = (x.is_cuda and _liger()) or _softmax
         losses, hits, grads = [], [], []
         step = max(16, LOGITS_BYTES // (linear.out_features * x.element_size()))
@@ -298,18 +293,18 @@ class _CrossEntropy(Function):
             logits = torch.mm(rows, linear.forward_weight())
             if linear.bias is not None:
                 logits += linear.bias.to(logits.dtype)
-            if change is not None:
-                logits[:, tokens] += torch.mm(rows.to(change.dtype), change.T).to(logits.dtype)
+            if trained is not None:
+                trained.add_to(logits, rows)
             loss, hit, d_logits = softmax(logits, targets)
             losses.append(loss)
             hits.append(hit)
             if any(ctx.needs_input_grad):
                 grads.append(torch.mm(d_logits, linear.backward_weight()))
-                if change is not None and d_change is not None:
-                    of_rows = d_logits[:, tokens].to(change.dtype)
-                    grads[-1] += torch.mm(of_rows, change).to(x.dtype)
-                    d_change += torch.mm(of_rows.T, rows.to(change.dtype))
-        ctx.save_for_backward(torch.cat(grads) if grads else None, d_change)
+                if trained is not None:
+                    of_x, of_values = trained.gradients(d_logits, rows)
+                    grads[-1] += of_x
+                    d_values += of_values
+        ctx.save_for_backward(torch.cat(grads) if grads else None, d_values)
         num_correct = torch.stack(hits).sum()
         ctx.mark_non_differentiable(num_correct)
         return torch.stack(losses).sum(), num_correct
@@ -317,8 +312,8 @@ class _CrossEntropy(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_loss: torch.Tensor, _: Any) -> Any:
-        dx, d_change = ctx.saved_tensors
-        return dx * d_loss.to(dx.dtype), None, None, None, None if d_change is None else d_change * d_loss
+        dx, d_values = ctx.saved_tensors
+        return dx * d_loss.to(dx.dtype), None, None, None, None if d_values is None else d_values * d_loss
 
 
 @_one_pass

@@ -111,6 +111,17 @@ class TokenRows:
         """(k, H)"""
         return self.values - self.start
 
+    def add_to(self, logits: torch.Tensor, x: torch.Tensor) -> None:
+        """Adds to the logits (N, V) of x (N, H), in place, what the change of these rows adds."""
+        change = self.change
+        logits[:, self.tokens] += torch.mm(x.to(change.dtype), change.T).to(logits.dtype)
+
+    def gradients(self, d_logits: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The gradients of `add_to`: of x (N, H), to be added to the table's own, and of the values (k, H)."""
+        change = self.change
+        d_rows = d_logits[:, self.tokens].to(change.dtype)
+        return torch.mm(d_rows, change).to(x.dtype), torch.mm(d_rows.T, x.to(change.dtype))
+
 
 @dataclass(frozen=True)
 class Norm:

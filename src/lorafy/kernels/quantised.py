@@ -37,6 +37,16 @@ def product(layer: Any, x: torch.Tensor) -> torch.Tensor:
     return outputs if layer.bias is None else outputs + layer.bias.to(dtype)
 
 
+def _shape_of(layer: Any) -> dict[str, Any]:
+    """What a layer is made with that gets the weights of this one."""
+    return {
+        "input_features": layer.in_features,
+        "output_features": layer.out_features,
+        "bias": layer.bias is not None,
+        "device": "meta",
+    }
+
+
 class FourBitLinear(bitsandbytes.nn.Linear4bit):
     """Four bits a value and a scale for each 64, the scales in eight bits (Dettmers et al. 2023, section 3)."""
 
@@ -46,13 +56,10 @@ class FourBitLinear(bitsandbytes.nn.Linear4bit):
     def of(cls, layer: Any) -> Self:
         """The same weights as in bitsandbytes' own layer, which is not to be used any more."""
         made = cls(
-            layer.in_features,
-            layer.out_features,
-            bias=layer.bias is not None,
+            **_shape_of(layer),
             compute_dtype=layer.compute_dtype,
             compress_statistics=layer.weight.compress_statistics,
             quant_type=layer.weight.quant_type,
-            device="meta",
         )
         made.weight, made.bias = layer.weight, layer.bias
         made.weight.module, made.quant_state = made, layer.weight.quant_state
@@ -87,14 +94,7 @@ class EightBitLinear(bitsandbytes.nn.Linear8bitLt):
     @classmethod
     def of(cls, layer: Any) -> Self:
         """See `FourBitLinear`."""
-        made = cls(
-            layer.in_features,
-            layer.out_features,
-            bias=layer.bias is not None,
-            has_fp16_weights=False,
-            threshold=layer.state.threshold,
-            device="meta",
-        )
+        made = cls(**_shape_of(layer), has_fp16_weights=False, threshold=layer.state.threshold)
         made.weight, made.bias = layer.weight, layer.bias
         made.weight.CB = None  # else a second name for the weight, which stays behind where it moves
         return made

@@ -66,15 +66,15 @@ class Metric:
         return numbers.interval(bounds) if self.is_share else " to ".join(map(self.write, bounds))
 
     def difference(self, differences: Mapping[str, Any] | None) -> str:
-        """How much greater it is than another one, `+0.42 (-0.10 to +0.94) points`, or nothing. Shares: in percentage
-        points."""
+        """How much greater it is than another one, `+0.42 (-0.10 to +0.94) points`, or nothing."""
         value, bounds = self.value(differences), self.bounds(differences)
         if value is None or bounds is None:
             return ""
-        written = [self._signed(figure) for figure in (value, *bounds)]
-        return f"{written[0]} ({written[1]} to {written[2]}){' points' if self.is_share else ''}"
+        interval = " to ".join(map(self.signed, bounds))
+        return f"{self.signed(value)} ({interval}){' points' if self.is_share else ''}"
 
-    def _signed(self, value: float) -> str:
+    def signed(self, value: float) -> str:
+        """A difference of two of its values: `+0.42`. Shares: in percentage points."""
         figure = f"{100 * abs(value):.2f}" if self.is_share else self.write(abs(value))
         return figure if not any(digit in figure for digit in "123456789") else f"{'-' if value < 0 else '+'}{figure}"
 

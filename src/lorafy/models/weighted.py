@@ -33,11 +33,9 @@ NO_SUM = {
     "lora_bias": "its B has a bias, which peft would leave out",
     "target_parameters": "it lies on parameters that are no layers, which peft does not add up",
     "use_qalora": "QALoRA's layers group their inputs, which peft does not add up",
-    "alora_invocation_tokens": "it works behind certain tokens only",
-    "arrow_config": "Arrow chooses among adapters anew for each token",
     "kasa_config": "KaSA changed the base's weights",
 }
-"""Settings of peft's LoRA under which B A is not all of what an adapter adds."""
+"""Settings of peft's LoRA under which B A is not all of what an adapter adds, of those that are loaded at all."""
 
 DELTA = ".trainable_tokens_delta"
 """End of the name of trained rows of a table."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from ..metrics import numbers
+from ..metrics import Metric, numbers
 from ..run_directory import RunDirectory, read_json, read_jsonl, write_text
 from .compare_plot import by_quality
 from .plots import Drawn, draw_plots, read_if_there
@@ -90,8 +90,7 @@ def comparison(view: View, rows: list[dict[str, Any]]) -> list[Section]:
     if against is not None:
         heads.insert(1, Column(f"against {against}", "number"))
         for row, cells in zip(rows, figures, strict=True):
-            value, _, bounds = metrics[0].difference(row.get("difference")).partition(" (")
-            cells.insert(2, Cell(value, bounds.replace(")", "")))
+            cells.insert(2, difference(metrics[0], row.get("difference")))
         note += (
             ", over the seeds; the difference is taken seed by seed, and where its interval holds 0 there may be none"
         )
@@ -104,6 +103,14 @@ def comparison(view: View, rows: list[dict[str, Any]]) -> list[Section]:
         ),
         *view.of_comparison(rows),
     ]
+
+
+def difference(metric: Metric, differences: dict[str, Any] | None) -> Cell:
+    """How much greater a figure is than the one that it is held against, and the interval."""
+    value, bounds = metric.value(differences), metric.bounds(differences)
+    if value is None or bounds is None:
+        return Cell("")
+    return Cell(metric.signed(value), " to ".join(map(metric.signed, bounds)))
 
 
 COST_COLUMNS = [
