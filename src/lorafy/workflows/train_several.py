@@ -16,12 +16,13 @@ from ..config import RunConfig
 from ..models.shelf import Shelf
 from ..run_directory import RunDirectory
 from ..types import ConfigError, Problem, UserError
+from .adapters import OF_THE_BASE
 from .build import build_model
 from .prepare import Prepared, prepare
 from .runs import new_run, with_run
 from .train import run_training
 
-OF_THE_BASE = ("path", "revision", "dtype", "quantise", "trust_remote_code")
+THE_SAME = (*OF_THE_BASE, "trust_remote_code")
 """Settings of the model section, which have to be the same."""
 
 
@@ -112,7 +113,7 @@ def _other_bases(plans: Sequence[Planned]) -> list[Problem]:
     first, *others = plans
     problems = []
     for plan in others:
-        for key in OF_THE_BASE:
+        for key in THE_SAME:
             here, there = getattr(plan.config.model, key), getattr(first.config.model, key)
             if here != there:
                 message = f"{here}, but {first.name} says {there}: recipes of one list are trained on one base"
